@@ -1,0 +1,13 @@
+"""The three ways in which work fails, named by what happens next."""
+
+
+class FatalError(Exception):
+    """The job cannot go on: a mistake in the spec, the data set, the weights or the output folder."""
+
+
+class ShardError(Exception):
+    """This unit of work cannot be done; the job goes on without it and ends with exit code 1."""
+
+
+class RetryableError(Exception):
+    """This attempt failed for a passing reason (storage, a lost worker); the same unit is tried again."""
