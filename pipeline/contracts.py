@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.noise import Noise
 
 Reduction = Literal["sum", "mean", "abs_sum", "max_abs", "positive_sum"]
+Target = Literal["predicted", "label", "second"]
 ExplainedOutput = Literal["logit", "probability", "log_probability"]
 
 
@@ -90,6 +91,7 @@ class AttributionMethod(Config, ABC):
     revision: ClassVar[int] = 1
     name: str
     reduction: Reduction = Field("sum", description="how channels become one map before ranking and storing")
+    target: Target = Field("predicted", description="the class explained: the prediction, the label, or the runner-up")
 
     @abstractmethod
     def cost(self, setting: Setting) -> Cost:

@@ -1,0 +1,19 @@
+"""Attribution methods: one file a method, and here the union of all of them."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.methods.agi import AGI
+from pipeline.methods.grad_cam import GradCam
+from pipeline.methods.gradient import Gradient, GradientXInput
+from pipeline.methods.integrated_gradients import IntegratedGradients
+from pipeline.methods.random import Random
+
+METHODS = (Random, Gradient, GradientXInput, IntegratedGradients, GradCam, AGI)
+
+Method = Annotated[
+    Random | Gradient | GradientXInput | IntegratedGradients | GradCam | AGI, Field(discriminator="name")
+]
+
+__all__ = ["AGI", "METHODS", "GradCam", "Gradient", "GradientXInput", "IntegratedGradients", "Method", "Random"]

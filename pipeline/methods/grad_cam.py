@@ -1,0 +1,91 @@
+"""Grad-CAM: feature maps of a late layer, weighted by their mean gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
+from pipeline.errors import FatalError
+from pipeline.methods.gradient import explained
+from pipeline.models.classifier import Classifier
+from pipeline.models.layers import last_spatial_layer
+from pipeline.noise import Noise
+
+
+@contextmanager
+def _leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Inside the block the layer's output is a leaf of the graph, so a backward stops there.
+
+    The list holds the leaves of the forwards run inside. What goes on is a copy, since the next operation may
+    work in place.
+    """
+    leaves: list[Tensor] = []
+
+    def cut(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        leaf = output.detach().requires_grad_(True)
+        leaves.append(leaf)
+        return leaf.clone()
+
+    handle = layer.register_forward_hook(cut)
+    try:
+        yield leaves
+    finally:
+        handle.remove()
+
+
+class GradCam(AttributionMethod):
+    """Feature maps of the last spatial layer, weighted by the mean gradient of the explained output.
+
+    Source: Selvaraju et al. 2017, Eq. 1 and 2, with the final ReLU; enlarged to the image bilinearly
+        (corners not aligned), as in published code.
+    """
+
+    name: Literal["grad_cam"] = "grad_cam"
+    layer: str | None = Field(None, description="dotted module name; default: the last layer with a spatial map")
+    relu: bool = Field(True, description="keep positive evidence alone, as the paper does")
+    output: ExplainedOutput = Field("logit", description="what is explained")
+
+    def cost(self, setting: Setting) -> Cost:
+        """One forward, and one backward from the output to the layer (an upper bound: a whole one)."""
+        return Cost(1, 1)
+
+    def objection(self, model: Classifier) -> str | None:
+        """A model without a spatial layer, or without the named one, cannot be explained."""
+        try:
+            self._layer(model, (64, 64) if self.layer is None else (0, 0))
+        except FatalError as error:
+            return str(error)
+        return None
+
+    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
+        """(B, 1, H, W), zero or more when `relu` is set."""
+        height, width = batch.images.shape[-2:]
+        layer = self._layer(model, (height, width))
+        pieces = []
+        for images, targets in zip(batch.images.split(model.rows), batch.targets.split(model.rows), strict=True):
+            with _leaf_at(layer) as leaves:
+                score = explained(model(images), targets, self.output).sum()
+            features = leaves[-1]
+            if features.dim() != 4:
+                raise FatalError(
+                    f"grad_cam: layer '{self.layer}' gives {tuple(features.shape)}, a spatial map (N, C, H, W) is needed"
+                )
+            gradient = torch.autograd.grad(score, features)[0]
+            cam = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(1, keepdim=True)
+            cam = F.relu(cam) if self.relu else cam
+            pieces.append(F.interpolate(cam, size=(height, width), mode="bilinear", align_corners=False))
+        return torch.cat(pieces)
+
+    def _layer(self, model: Classifier, size: tuple[int, int]) -> nn.Module:
+        name = self.layer if self.layer is not None else last_spatial_layer(model.network, *size)
+        try:
+            return model.network.get_submodule(name)
+        except AttributeError:
+            raise FatalError(f"grad_cam: the model has no layer '{name}'") from None

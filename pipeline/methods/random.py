@@ -1,0 +1,29 @@
+"""The control: a map that knows nothing of the image or the model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from pipeline.contracts import AttributionMethod, Batch, Cost, Setting
+from pipeline.models.classifier import Classifier
+from pipeline.noise import Noise
+
+
+class Random(AttributionMethod):
+    """Uniform noise in [0, 1): the control that every method has to beat.
+
+    Source: the random arm of Hooker et al. 2019 (ROAR); here with one draw a pixel, keyed by the sample.
+    """
+
+    name: Literal["random"] = "random"
+
+    def cost(self, setting: Setting) -> Cost:
+        """No pass through the model."""
+        return Cost()
+
+    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
+        """(B, 1, H, W) in [0, 1)."""
+        height, width = batch.images.shape[-2:]
+        return noise.uniform("random", batch.ids, (1, height, width)).to(batch.images.device)
