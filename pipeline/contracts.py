@@ -97,9 +97,9 @@ class AttributionMethod(Config, ABC):
     def cost(self, setting: Setting) -> Cost:
         """Forwards and backwards for one sample; an upper bound where the method stops early."""
 
-    def objection(self, model: Classifier) -> str | None:
-        """Why this method cannot explain this model, or None. Asked before anything runs."""
-        del model
+    def objection(self, model: Classifier, setting: Setting) -> str | None:
+        """Why this method cannot explain this model on images of this size, or None. Asked before anything runs."""
+        del model, setting
         return None
 
     @abstractmethod

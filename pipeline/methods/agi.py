@@ -42,7 +42,7 @@ class AGI(AttributionMethod):
         paths = min(self.classes or PAPER_CLASSES, setting.classes - 1)
         return Cost(paths * self.steps, 2 * paths * self.steps)
 
-    def objection(self, model: Classifier) -> str | None:
+    def objection(self, model: Classifier, setting: Setting) -> str | None:
         """More false classes asked for than the model has."""
         if self.classes is not None and self.classes > model.classes - 1:
             return f"agi: classes is {self.classes}, the model has {model.classes - 1} false classes"

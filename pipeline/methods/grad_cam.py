@@ -56,10 +56,10 @@ class GradCam(AttributionMethod):
         """One forward, and one backward from the output to the layer (an upper bound: a whole one)."""
         return Cost(1, 1)
 
-    def objection(self, model: Classifier) -> str | None:
+    def objection(self, model: Classifier, setting: Setting) -> str | None:
         """A model without a spatial layer, or without the named one, cannot be explained."""
         try:
-            self._layer(model, (64, 64) if self.layer is None else (0, 0))
+            self._layer(model, (setting.height, setting.width))
         except FatalError as error:
             return str(error)
         return None
