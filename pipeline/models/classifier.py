@@ -22,6 +22,8 @@ class Classifier(nn.Module):
         digest: hash of the weights (16 hexadecimal digits), part of every fingerprint.
         rows: images that one forward should hold on this device; methods cut their work into such pieces,
             and an out-of-memory error halves it. It never changes a result beyond rounding.
+        channels_last: whether images reach the network in the channels-last layout, which is quicker on some
+            devices; again a matter of rounding alone.
     """
 
     mean: Tensor
@@ -42,6 +44,7 @@ class Classifier(nn.Module):
         self.classes = classes
         self.digest = digest
         self.rows = rows
+        self.channels_last = False
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.requires_grad_(False)
@@ -49,7 +52,10 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W) float32 in [0, 1]."""
-        logits: Tensor = self.network((images - self.mean) / self.std)
+        normalised = (images - self.mean) / self.std
+        if self.channels_last:
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+        logits: Tensor = self.network(normalised)
         return logits
 
     @property

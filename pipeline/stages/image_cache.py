@@ -1,0 +1,117 @@
+"""Decoded images kept for the next unit: all methods and metrics of a shard look at the same ones."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.data import Dataset, Shard
+from pipeline.store import Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Decoded samples of a range of positions; those that failed are named apart.
+
+    Attributes:
+        images: (n, 3, H, W) uint8.
+        labels: (n,) int64, −1 where unknown.
+        ids: n names.
+        positions: n positions, ascending.
+        failed: the samples of the range that could not be decoded.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: tuple[str, ...]
+    positions: tuple[int, ...]
+    failed: tuple[Failed, ...]
+
+    def at(self, positions: list[int]) -> Samples:
+        """The samples at these positions, in their order, without the failures."""
+        place = {position: row for row, position in enumerate(self.positions)}
+        rows = [place[position] for position in positions]
+        index = torch.tensor(rows, dtype=torch.long)
+        return Samples(
+            self.images[index], self.labels[index], tuple(self.ids[row] for row in rows), tuple(positions), ()
+        )
+
+
+class ImageCache:
+    """The last decoded blocks of a data set, up to a number of bytes. Safe to use from several threads.
+
+    Two threads that miss the same block both decode it: rare, and cheaper than waiting for each other.
+    """
+
+    BLOCK = 128
+
+    def __init__(self, dataset: Dataset, limit_bytes: int) -> None:
+        self._dataset = dataset
+        self._limit = max(1, limit_bytes // (self.BLOCK * 3 * dataset.height * dataset.width))
+        self._blocks: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, start: int, stop: int) -> Samples:
+        """The samples at positions start ≤ p < stop."""
+        wanted = range(start // self.BLOCK, -(-stop // self.BLOCK))
+        with self._lock:
+            held = {block: self._blocks[block] for block in wanted if block in self._blocks}
+        for first, last in _runs([block for block in wanted if block not in held]):
+            held.update(self._load(first, last))
+        with self._lock:
+            for block in wanted:
+                self._blocks[block] = held[block]
+                self._blocks.move_to_end(block)
+            while len(self._blocks) > max(self._limit, 1):
+                self._blocks.popitem(last=False)
+        return _joined([held[block] for block in wanted], start, stop)
+
+    def _load(self, first: int, last: int) -> dict[int, Shard]:
+        """Blocks first … last, decoded in one call so that the source reads each of its files once."""
+        stop = min((last + 1) * self.BLOCK, len(self._dataset))
+        shard = self._dataset.load(range(first * self.BLOCK, stop))
+        blocks = {}
+        for block in range(first, last + 1):
+            rows = [row for row, position in enumerate(shard.positions) if position // self.BLOCK == block]
+            low, high = (rows[0], rows[-1] + 1) if rows else (0, 0)
+            blocks[block] = Shard(
+                # A copy, so that a block that stays does not hold the whole shard's memory.
+                images=shard.images[low:high].clone(),
+                labels=shard.labels[low:high],
+                ids=shard.ids[low:high],
+                positions=shard.positions[low:high],
+                failures=tuple(one for one in shard.failures if one.position // self.BLOCK == block),
+            )
+        return blocks
+
+
+def _runs(blocks: list[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as (first, last) of each unbroken run."""
+    runs: list[tuple[int, int]] = []
+    for block in blocks:
+        if runs and runs[-1][1] == block - 1:
+            runs[-1] = (runs[-1][0], block)
+        else:
+            runs.append((block, block))
+    return runs
+
+
+def _joined(blocks: list[Shard], start: int, stop: int) -> Samples:
+    """The blocks' samples at positions start ≤ p < stop, in one."""
+    pieces = []
+    failed: list[Failed] = []
+    for block in blocks:
+        inside = [row for row, position in enumerate(block.positions) if start <= position < stop]
+        pieces.append((block, slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)))
+        failed += [Failed(one.position, one.id, one.reason) for one in block.failures if start <= one.position < stop]
+    return Samples(
+        images=torch.cat([block.images[rows] for block, rows in pieces]),
+        labels=torch.cat([block.labels[rows] for block, rows in pieces]),
+        ids=tuple(name for block, rows in pieces for name in block.ids[rows]),
+        positions=tuple(position for block, rows in pieces for position in block.positions[rows]),
+        failed=tuple(failed),
+    )

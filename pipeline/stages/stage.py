@@ -1,0 +1,70 @@
+"""The contract of a stage: what is loaded, what is computed, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+import torch
+
+from pipeline.models import Classifier
+from pipeline.noise import Noise
+from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.variant import Job, Unit, Variant
+from pipeline.store import Failed, Output
+
+Inputs = TypeVar("Inputs")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a stage may use beside its inputs.
+
+    Attributes:
+        job: the job.
+        output: where it reads from.
+        images: decoded samples of the job's data set.
+        noise: the job's random numbers.
+        device: where models live.
+        classifier: the model of a variant, loaded on first use; call it in `compute` alone.
+    """
+
+    job: Job
+    output: Output
+    images: ImageCache
+    noise: Noise
+    device: torch.device
+    classifier: Callable[[Variant], Classifier]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a unit's computing came to.
+
+    Attributes:
+        table: rows, with the columns `position` and `id`.
+        failed: samples without a row.
+        expected: ids that went in.
+        files: further files of the variant's folder, written before the part.
+    """
+
+    table: pa.Table
+    failed: tuple[Failed, ...]
+    expected: tuple[str, ...]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Stage(Protocol[Inputs]):
+    """A stage. `load` runs while other units compute; `compute` has the device for itself."""
+
+    revision: int
+
+    def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Inputs:
+        """Read and decode what the unit needs."""
+        ...
+
+    def compute(self, around: Surroundings, variant: Variant, inputs: Inputs) -> Outcome:
+        """The unit's rows. Called again from the start when the device's memory did not suffice."""
+        ...

@@ -1,0 +1,144 @@
+"""What there is to do: variants (one stage with one configuration) and units (a range of one variant)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.contracts import AttributionMethod, Cost, Metric, digest
+from pipeline.data import DatasetConfig
+from pipeline.models import ModelConfig
+
+StageName = Literal["train", "predict", "attribute", "evaluate"]
+STAGES: tuple[StageName, ...] = ("train", "predict", "attribute", "evaluate")
+FOLDERS: Mapping[StageName, str] = {
+    "train": "weights",
+    "predict": "predictions",
+    "attribute": "maps",
+    "evaluate": "scores",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """That a variant reads another one: the same positions of it, or, when `whole`, all of it."""
+
+    variant: str
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One stage with one configuration: a folder of the output.
+
+    Attributes:
+        path: the folder, ending in the start of the fingerprint.
+        stage: which stage makes it.
+        fingerprint: hash of everything that its rows depend on.
+        total: positions to be covered.
+        unit_size: positions a unit covers, at most.
+        cost: passes through the model for one position.
+        reads: the variants that it reads.
+        model, method, metric: their ids, where there are any.
+        method_config, metric_config: their configurations.
+        fractions: the curve's horizontal axis, share of pixels changed.
+        map_variant, prediction_variant: the variants of the maps and predictions that it reads.
+        weights_variant: the variant of the weights that the model is loaded from, for a trained model.
+        model_digest: of the weights that the plan was made with; None for a model that the job trains.
+    """
+
+    path: str
+    stage: StageName
+    fingerprint: str
+    total: int
+    unit_size: int
+    cost: Cost
+    reads: tuple[Read, ...]
+    model: str
+    method: str | None = None
+    metric: str | None = None
+    method_config: AttributionMethod | None = None
+    metric_config: Metric | None = None
+    fractions: tuple[float, ...] = ()
+    map_variant: str | None = None
+    prediction_variant: str | None = None
+    weights_variant: str | None = None
+    model_digest: str | None = None
+
+    def description(self) -> dict[str, object]:
+        """What a reader of the folder needs to know; kept beside the parts."""
+        return {
+            "stage": self.stage,
+            "fingerprint": self.fingerprint,
+            "model": self.model,
+            "method": self.method,
+            "metric": self.metric,
+            "method_config": self.method_config.model_dump(mode="json") if self.method_config else None,
+            "metric_config": self.metric_config.model_dump(mode="json") if self.metric_config else None,
+            "fractions": list(self.fractions),
+            "reads": [read.variant for read in self.reads],
+        }
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unit:
+    """Positions start ≤ p < stop of one variant: what a worker is handed."""
+
+    variant: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know, sent to it once.
+
+    Attributes:
+        output: the output's URI.
+        dataset: what is explained.
+        index: name of the data set's index under the output.
+        seed: the job's seed.
+        models: by id.
+        variants: by path.
+        classes: how many the data set has.
+        training, training_index: the training split and its index, where a model is trained.
+        code: digest of the program's own files; a worker with another one refuses to work.
+        options: how to work, without a bearing on the results.
+    """
+
+    output: str
+    dataset: DatasetConfig
+    index: str
+    seed: int
+    models: Mapping[str, ModelConfig]
+    variants: Mapping[str, Variant]
+    classes: int
+    training: DatasetConfig | None = None
+    training_index: str | None = None
+    code: str = ""
+    options: WorkOptions = field(default_factory=lambda: WorkOptions())
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How a worker works. Nothing here changes a result beyond rounding.
+
+    Attributes:
+        rows: images a forward; None: found by measuring.
+        decode_threads: threads that decode images.
+        cache_bytes: decoded images kept in memory.
+    """
+
+    rows: int | None = None
+    decode_threads: int = 2
+    cache_bytes: int = 256 * 2**20
+
+
+def folder_name(identifier: str) -> str:
+    """An id as part of a folder's name: everything but letters, digits, `.`, `_` and `-` becomes `-`."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", identifier).strip("-.") or digest(identifier)

@@ -1,0 +1,144 @@
+"""A worker: a replica of a model, a cache of decoded images, and the stages that it runs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pipeline.data import Dataset
+from pipeline.errors import FatalError, ShardError
+from pipeline.models import Classifier, check_classifier, load_classifier
+from pipeline.noise import Noise
+from pipeline.stages.attribute import Attribute
+from pipeline.stages.evaluate import Evaluate
+from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.predict import Predict
+from pipeline.stages.stage import Outcome, Stage, Surroundings
+from pipeline.stages.train import Train, trained_weights
+from pipeline.stages.tuning import is_out_of_memory, tune
+from pipeline.stages.variant import Job, StageName, Unit, Variant
+from pipeline.store import Receipt, open_output
+
+STAGE: Mapping[StageName, Stage[Any]] = {
+    "train": Train(),
+    "predict": Predict(),
+    "attribute": Attribute(),
+    "evaluate": Evaluate(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a unit.
+
+    Attributes:
+        unit: the unit.
+        receipt: what its marker says.
+        load_seconds, compute_seconds, write_seconds: where the time went; loading and writing overlap with other
+            units' computing.
+    """
+
+    unit: Unit
+    receipt: Receipt
+    load_seconds: float
+    compute_seconds: float
+    write_seconds: float
+
+
+class Worker:
+    """Runs units of one job on one device.
+
+    `run` may be called from several threads at a time: one unit computes while others decode or write, so that
+    the device does not wait for an image or a disk.
+    """
+
+    def __init__(self, job: Job, device: str = "cpu") -> None:
+        output = open_output(job.output)
+        dataset = Dataset(job.dataset, output.open_table(job.index), job.seed)
+        self._size = (dataset.height, dataset.width)
+        self._classes = dataset.classes
+        self._around = Surroundings(
+            job=job,
+            output=output,
+            images=ImageCache(dataset, job.options.cache_bytes),
+            noise=Noise(job.seed),
+            device=torch.device(device),
+            classifier=self._classifier,
+        )
+        self._replica: tuple[str, Classifier] | None = None
+        self._computing = threading.Lock()
+
+    def run(self, unit: Unit) -> Report:
+        """Load, compute and commit one unit.
+
+        Raises:
+            FatalError: the job cannot go on.
+            ShardError: this unit cannot be done.
+            RetryableError: the same unit may succeed later.
+        """
+        variant = self._around.job.variants[unit.variant]
+        stage = STAGE[variant.stage]
+        began = time.perf_counter()
+        inputs = stage.load(self._around, variant, unit)
+        loaded = time.perf_counter()
+        with self._computing:
+            entered = time.perf_counter()
+            outcome = self._compute(stage, variant, inputs)
+            computed = time.perf_counter()
+        for name, content in outcome.files.items():
+            self._around.output.write_bytes(f"{variant.path}/{name}", content)
+        receipt = self._around.output.commit(
+            variant.path,
+            unit.start,
+            unit.stop,
+            outcome.table,
+            outcome.failed,
+            outcome.expected,
+            seconds=computed - entered,
+        )
+        return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
+
+    def _compute(self, stage: Stage[Any], variant: Variant, inputs: Any) -> Outcome:
+        """The stage's outcome, with fewer images a forward each time that memory did not suffice."""
+        while True:
+            try:
+                return stage.compute(self._around, variant, inputs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                rows = self._replica[1].rows if self._replica else 1
+                if self._replica is None or rows == 1:
+                    raise ShardError(f"{variant.path}: one image at a time does not fit in memory: {error}") from error
+                self._replica[1].rows = rows // 2
+            # Outside the handler the error no longer holds the tensors that filled the memory.
+            if self._around.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _classifier(self, variant: Variant) -> Classifier:
+        """The replica of a variant's model; the one before it is dropped. The computing lock is held."""
+        job, output = self._around.job, self._around.output
+        key = variant.weights_variant or variant.model
+        if self._replica is not None and self._replica[0] == key:
+            return self._replica[1]
+        self._replica = None
+        config = job.models[variant.model]
+        weights = trained_weights(output, variant.weights_variant) if variant.weights_variant else None
+        model = load_classifier(
+            config, classes=self._classes, weights=weights, device=self._around.device, seed=job.seed
+        )
+        check_classifier(model, *self._size, self._classes)
+        if variant.model_digest is not None and model.digest != variant.model_digest:
+            raise FatalError(
+                f"{variant.model}: a worker loaded weights {model.digest}, the plan was made with {variant.model_digest}"
+            )
+        if job.options.rows is not None:
+            model.rows = job.options.rows
+        else:
+            tune(model, *self._size, output)
+        self._replica = (key, model)
+        return model
