@@ -8,15 +8,12 @@ The marker is written last and its name says all that planning needs, so one lis
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 import re
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +21,8 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.errors import FatalError, RetryableError, ShardError
+from pipeline.errors import FatalError, ShardError
+from pipeline.files import Folder
 
 IDENTITY = "heatline.json"
 FORMAT = 1
@@ -112,88 +110,8 @@ def open_output(uri: str | Path, *, create: bool = False) -> Output:
     return output
 
 
-class Output:
-    """An output folder on a local disk or an object store. Opened with `open_output`.
-
-    Attributes:
-        uri: the folder, absolute, or its URI.
-    """
-
-    def __init__(self, filesystem: pafs.FileSystem, root: str, uri: str) -> None:
-        self._filesystem = filesystem
-        self._root = root.rstrip("/")
-        self._local = isinstance(filesystem, pafs.LocalFileSystem)
-        self.uri = uri
-
-    # Files
-
-    def path(self, name: str) -> str:
-        """The place of a file under this output, in the file system's own form."""
-        return f"{self._root}/{name}"
-
-    def exists(self, name: str) -> bool:
-        """Whether a file or folder of this name is there."""
-        return bool(self._filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
-
-    def read_bytes(self, name: str) -> bytes:
-        """The content of a file."""
-        with self._filesystem.open_input_stream(self.path(name), compression=None) as stream:
-            return bytes(stream.read())
-
-    def write_bytes(self, name: str, content: bytes | pa.Buffer) -> None:
-        """Write a file so that it is there whole or not at all: temporary name and rename, or a single put.
-
-        Raises:
-            FatalError: no space or no permission; nothing that was there is touched.
-            RetryableError: the store failed in a way that may pass.
-        """
-        target = self.path(name)
-        try:
-            if not self._local:
-                with self._filesystem.open_output_stream(target) as stream:
-                    stream.write(content)
-                return
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(f"{target}.{uuid.uuid4().hex}.tmp")
-            try:
-                temporary.write_bytes(content)
-                os.replace(temporary, target)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FatalError(f"{self.uri}: no space left; free some and run the same command again") from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-                raise FatalError(f"{target}: cannot be written: {error.strerror}") from error
-            raise RetryableError(f"{target}: {error}") from error
-
-    def list(self, folder: str, *, recursive: bool = False) -> list[tuple[str, int]]:
-        """Files under a folder with their sizes, names relative to the folder, sorted; one listing."""
-        base = self.path(folder)
-        selector = pafs.FileSelector(base, allow_not_found=True, recursive=recursive)
-        found = self._filesystem.get_file_info(selector)
-        return sorted(
-            (PurePosixPath(info.path).relative_to(base).as_posix(), info.size)
-            for info in found
-            if info.type == pafs.FileType.File
-        )
-
-    # Tables that are made once
-
-    def cached_table(self, name: str, build: Callable[[], pa.Table]) -> pa.Table:
-        """The Arrow table kept under `name`, made and kept on first use."""
-        if not self.exists(name):
-            sink = pa.BufferOutputStream()
-            table = build()
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            self.write_bytes(name, sink.getvalue())
-        return self.open_table(name)
-
-    def open_table(self, name: str) -> pa.Table:
-        """An Arrow table kept by `cached_table`; memory-mapped on a local disk."""
-        source = pa.memory_map(self.path(name)) if self._local else self._filesystem.open_input_file(self.path(name))
-        return pa.ipc.open_file(source).read_all()
+class Output(Folder):
+    """An output folder on a local disk or an object store. Opened with `open_output`."""
 
     # Commits
 
@@ -325,6 +243,79 @@ class Output:
             ]
         return pa.concat_tables(tables)
 
+    # What runs made
+
+    def runs(self) -> list[str]:
+        """Names of the runs, oldest first."""
+        return [name.removesuffix(".json") for name, _ in self.list("runs") if name.endswith(".json")]
+
+    def run(self, name: str | None = None) -> dict[str, Any]:
+        """The record of a run: its spec, variants, timings and summary.
+
+        Args:
+            name: one of `runs()`; default: the latest.
+
+        Raises:
+            FatalError: there is no such run.
+        """
+        names = self.runs()
+        if not names or (name is not None and name not in names):
+            raise FatalError(f"{self.uri}: no run {name or 'yet'}" + (f"; there are {', '.join(names)}" if names else ""))
+        record: dict[str, Any] = json.loads(self.read_bytes(f"runs/{name or names[-1]}.json"))
+        return record
+
+    def scores(
+        self, *, model: str | None = None, method: str | None = None, metric: str | None = None, run: str | None = None
+    ) -> pa.Table:
+        """Scores of a run (default: the latest), one row a sample, method, metric and measure.
+
+        Columns: position, id, label, target, model, method, metric, measure, value, curve. A value that is not a
+        number (a sample without the premise of a metric) is null.
+        """
+        wanted = self._variants("evaluate", run, model=model, method=method, metric=metric)
+        return self._table([(one["path"], one["total"]) for one in wanted])
+
+    def predictions(self, *, model: str | None = None, run: str | None = None) -> pa.Table:
+        """Predictions of a run: position, id, label, predicted, second, probability, correct, and the model."""
+        tables = []
+        for one in self._variants("predict", run, model=model):
+            table = self._table([(one["path"], one["total"])])
+            if table.num_columns:
+                names = pa.array([one["model"]] * table.num_rows, pa.string())
+                tables.append(table.append_column("model", names))
+        return pa.concat_tables(tables) if tables else pa.table({})
+
+    def maps(self, *, method: str | None = None, model: str | None = None, run: str | None = None) -> ds.Dataset:
+        """Attribution maps of a run as a pyarrow dataset: position, id, label, target, model, method, map.
+
+        The column `map` is a fixed-shape tensor (1, H, W) float32, higher is more relevant, after the method's
+        reduction over channels.
+
+        Raises:
+            FatalError: no maps are committed.
+        """
+        wanted = self._variants("attribute", run, model=model, method=method)
+        found = [self.dataset(one["path"]) for one in wanted]
+        limits = {one["total"] for one in wanted}
+        there = [dataset for dataset in found if dataset is not None]
+        if not there:
+            raise FatalError(f"{self.uri}: no maps of {method or 'any method'} are committed")
+        whole = ds.dataset(there) if len(there) > 1 else there[0]
+        return whole.filter(ds.field("position") < max(limits))
+
+    def _variants(self, stage: str, run: str | None, **wanted: str | None) -> list[dict[str, Any]]:
+        return [
+            one
+            for one in self.run(run)["variants"]
+            if one["stage"] == stage and all(value is None or one[key] == value for key, value in wanted.items())
+        ]
+
+    def _table(self, variants: Iterable[tuple[str, int]]) -> pa.Table:
+        """Committed rows of several variants, up to a number of positions of each."""
+        read = (self.read(path, 0, total) for path, total in variants)
+        tables = [table.replace_schema_metadata(None) for table in read if table is not None]
+        return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
+
     def _dataset(self, variant: str, parts: Sequence[Part]) -> ds.Dataset:
         paths = [self.path(f"{variant}/{part.file}") for part in parts]
         # Paths that hold `key=value` must not become columns here: parts say themselves what they are.
@@ -341,3 +332,8 @@ def _check_ids(variant: str, table: pa.Table, failed: Sequence[Failed], expected
             f"{variant}: {len(wanted)} samples went in and {len(out)} came out; "
             f"missing {missing[:3]}, unexpected {extra[:3]}"
         )
+
+
+def constant_column(text: str, rows: int) -> pa.DictionaryArray:
+    """A column that says the same in every row, at the cost of saying it once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text], pa.string()))

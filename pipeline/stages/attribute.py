@@ -17,7 +17,7 @@ from pipeline.reduction import reduce_channels
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
-from pipeline.store import Failed
+from pipeline.store import Failed, constant_column
 
 # A method gets this many forwards' worth of images in one call, so that methods which drop finished rows can
 # fill up with others.
@@ -94,6 +94,8 @@ class Attribute:
                 "id": pa.array([samples.ids[row] for row in rows], pa.string()),
                 "label": pa.array(labels, pa.int64(), mask=labels < 0),
                 "target": inputs.targets.numpy()[rows],
+                "model": constant_column(variant.model, len(rows)),
+                "method": constant_column(str(variant.method), len(rows)),
                 "map": tensor_array(maps if finite.all() else maps[torch.from_numpy(rows)]),
             }
         ).replace_schema_metadata({"heatline": json.dumps(variant.description())})

@@ -16,6 +16,7 @@ from pipeline.errors import ShardError
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
+from pipeline.store import constant_column
 
 SCHEMA = pa.schema(
     [
@@ -99,9 +100,9 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
             pa.array([inputs.samples.ids[row] for row in each], pa.string()),
             pa.array(labels[each], pa.int64(), mask=labels[each] < 0),
             pa.array(inputs.targets.numpy()[each]),
-            _constant(variant.model, rows),
-            _constant(str(variant.method), rows),
-            _constant(str(variant.metric), rows),
+            constant_column(variant.model, rows),
+            constant_column(str(variant.method), rows),
+            constant_column(str(variant.metric), rows),
             pa.DictionaryArray.from_arrays(
                 pa.array(np.tile(np.arange(len(measures)), count), pa.int32()), pa.array(measures, pa.string())
             ),
@@ -111,6 +112,3 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
         schema=SCHEMA,
     ).replace_schema_metadata({"heatline": json.dumps(variant.description())})
 
-
-def _constant(text: str, rows: int) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows), pa.int32()), pa.array([text], pa.string()))

@@ -1,0 +1,46 @@
+"""The executor in the calling process: for debugging and tests, and where Ray is not wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from cluster.executor import Attempt, Watch, drive
+from cluster.profile import Profile
+from cluster.queue import UnitQueue
+from pipeline.stages.variant import Job, Unit
+from pipeline.stages.worker import Report, Worker
+
+
+class LocalExecutor:
+    """One worker in this process; up to `in_flight` units at a time, of which one computes."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._profile = profile
+
+    def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+        """See `Executor`. On an interrupt the units in flight are finished first."""
+        worker = Worker(job, "cuda" if self._profile.gpus_per_worker else "cpu")
+        with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
+            drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)
+
+
+class _Threads:
+    """The one worker of this process, behind threads."""
+
+    def __init__(self, worker: Worker, threads: ThreadPoolExecutor) -> None:
+        self._worker = worker
+        self._threads = threads
+        self._running: dict[Future[Report], Unit] = {}
+
+    def workers(self) -> Sequence[Hashable]:
+        return (0,)
+
+    def start(self, worker: Hashable, unit: Unit) -> None:
+        self._running[self._threads.submit(self._worker.run, unit)] = unit
+
+    def wait(self) -> Iterable[Attempt]:
+        done, _ = wait(self._running, timeout=1, return_when=FIRST_COMPLETED)
+        for future in done:
+            unit, error = self._running.pop(future), future.exception()
+            yield Attempt(0, unit, None if error else future.result(), error)

@@ -1,0 +1,1 @@
+"""The stages of a job, and what they are cut into."""
