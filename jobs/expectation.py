@@ -167,7 +167,7 @@ class Translator:
             case "union_tag_not_found" | "union_tag_invalid":
                 return self._wrong_tag(place, annotation, value)
             case "value_error":
-                return place, str(error["ctx"]["error"])
+                return self._named_field(place, annotation, str(error["ctx"]["error"]))
         wanted = expected(annotation, limits)
         return place, f"expected {wanted}, got {got(value)}{_mend(annotation, wanted, value)}"
 
@@ -190,6 +190,12 @@ class Translator:
                 continue
             place = (*place, step)
         return place, annotation, limits, value
+
+    def _named_field(self, place: Place, annotation: object, message: str) -> tuple[Place, str]:
+        """A check over a whole mapping begins its message with the key at fault."""
+        word = message.partition(" ")[0]
+        fields = [name for model in models_in(annotation) for name in model.model_fields]
+        return ((*place, word) if word in fields else place), message
 
     def _wrong_tag(self, place: Place, annotation: object, value: object) -> tuple[Place, str]:
         models = models_in(annotation)

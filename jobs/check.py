@@ -1,0 +1,168 @@
+"""The checks of a spec that open data and weights, and run nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from jobs.problem import Place, Problem, SpecError
+from jobs.spec import JobSpec
+from pipeline.contracts import Setting
+from pipeline.data import Dataset, DatasetConfig
+from pipeline.errors import FatalError
+from pipeline.models import Classifier, ModelConfig, build_network, check_classifier, load_classifier
+
+LoadIndex = Callable[[DatasetConfig], pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedModel:
+    """What is known of a model before the job runs.
+
+    Attributes:
+        digest: of its weights; None where they are still to be trained.
+        setting: number of its classes, and height and width of the images.
+    """
+
+    digest: str | None
+    setting: Setting
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedJob:
+    """A spec whose data and models are there and fit each other.
+
+    Attributes:
+        spec: the spec.
+        index: every sample of the source.
+        dataset: the selected samples.
+        models: by id, in the order of the spec.
+    """
+
+    spec: JobSpec
+    index: pa.Table
+    dataset: Dataset
+    models: dict[str, CheckedModel]
+
+
+def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
+    """Opens the data set and every model, one at a time, and asks each method whether it fits.
+
+    Args:
+        spec: the spec.
+        load_index: lists a data set's samples: `build_index`, or one that remembers.
+
+    Raises:
+        SpecError: with every problem found.
+    """
+    problems: list[Problem] = []
+    opened = _open_dataset(spec, load_index, problems)
+    models = {
+        model.id: checked
+        for index, model in enumerate(spec.models)
+        if (checked := _check_model(spec, index, model, opened[1] if opened else None, problems)) is not None
+    }
+    if problems or opened is None:
+        raise SpecError(list(dict.fromkeys(problems)))
+    index, dataset = opened
+    return CheckedJob(spec, index, dataset, models)
+
+
+def _open_dataset(
+    spec: JobSpec, load_index: LoadIndex, problems: list[Problem]
+) -> tuple[pa.Table, Dataset] | None:
+    try:
+        index = load_index(spec.dataset)
+        dataset = Dataset(spec.dataset, index, spec.seed)
+    except FatalError as error:
+        problems.append(_dataset_problem(spec, error))
+        return None
+    if not len(dataset):
+        problems.append(spec.problem(("dataset",), "no samples are left; select more of them"))
+        return None
+    return index, dataset
+
+
+def _dataset_problem(spec: JobSpec, error: FatalError) -> Problem:
+    """The room names the key at fault in its message: `dataset.path '…' does not exist`."""
+    message = str(error)
+    named = re.search(r"\bdataset\.(\w+)\b", message)
+    if named is None or named[1] not in type(spec.dataset).model_fields:
+        return spec.problem(("dataset",), message.removeprefix("dataset: "))
+    return spec.problem(("dataset", named[1]), message.removeprefix(named[0]).lstrip(": "))
+
+
+def _check_model(
+    spec: JobSpec, number: int, config: ModelConfig, dataset: Dataset | None, problems: list[Problem]
+) -> CheckedModel | None:
+    """Loads or builds one model and asks everything of it; without a data set, whether it loads."""
+    place: Place = ("models", number)
+    classes = dataset.classes if dataset is not None else config.classes
+    if config.weights == "train" and (trouble := _training_trouble(spec, dataset)):
+        problems.append(spec.problem((*place, "weights"), trouble))
+    try:
+        if config.weights == "train":
+            count = config.classes or classes or 1
+            model = Classifier(build_network(config.name, count), classes=count)
+        else:
+            model = load_classifier(config, classes=classes or 1)
+    except FatalError as error:
+        key = "name" if str(error).startswith("model '") else "weights"
+        problems.append(spec.problem((*place, key), str(error)))
+        return None
+    if dataset is None:
+        return None
+    before = len(problems)
+    if trouble := _class_trouble(model.classes, dataset):
+        problems.append(spec.problem((*place, "classes" if config.classes else "name"), trouble))
+    setting = Setting(model.classes, dataset.height, dataset.width)
+    try:
+        check_classifier(model, dataset.height, dataset.width, model.classes)
+    except FatalError as error:
+        problems.append(spec.problem((*place, "name"), str(error)))
+        return None
+    for index, method in enumerate(spec.methods):
+        if trouble := method.config.objection(model, setting):
+            who = f" (model '{config.id}')" if len(spec.models) > 1 else ""
+            problems.append(spec.problem(("methods", index), f"{trouble}{who}"))
+    return None if len(problems) > before else CheckedModel(_digest(config, model), setting)
+
+
+def _digest(config: ModelConfig, model: Classifier) -> str | None:
+    return None if config.weights == "train" else model.digest
+
+
+def _training_trouble(spec: JobSpec, dataset: Dataset | None) -> str | None:
+    """Why no model can be trained for this data set, or None."""
+    if dataset is not None and not dataset.classes:
+        return "weights: train needs labels, and the data set has none"
+    split = spec.dataset.training_split()
+    if split is None:
+        keys = ", ".join(f"dataset.{key}" for key in spec.dataset.paths if key.startswith("train"))
+        return f"weights: train needs a training split{f'; set {keys}' if keys else ''}"
+    try:
+        split.state()
+    except FatalError as error:
+        return f"weights: train needs the training split: {error}"
+    return None
+
+
+def _class_trouble(classes: int, dataset: Dataset) -> str | None:
+    """Why a model with this many logits does not fit the labels, or None."""
+    if not dataset.classes or classes == dataset.classes:
+        return None
+    if classes < dataset.classes:
+        return (
+            f"the model has {classes} classes, the data set {dataset.classes}: "
+            f"labels up to {dataset.classes - 1} are past its logits"
+        )
+    if dataset.class_names is None:
+        # The count is only the largest label that occurs.
+        return None
+    return (
+        f"the model has {classes} classes, the data set {dataset.classes}: "
+        "their labels do not mean the same; take a model trained on these classes"
+    )

@@ -1,0 +1,1 @@
+"""The commands of `heatline`, one module each; `jobs.cli` names them."""
