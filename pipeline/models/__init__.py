@@ -1,0 +1,26 @@
+"""Models: building, weights, normalisation, training."""
+
+from pipeline.models.build import ModelInfo, build_network, known_models
+from pipeline.models.check import check_classifier
+from pipeline.models.classifier import Classifier
+from pipeline.models.config import ModelConfig, TrainingConfig
+from pipeline.models.layers import last_spatial_layer
+from pipeline.models.load import load_classifier
+from pipeline.models.training import TrainedNetwork, train_network
+from pipeline.models.weights import read_weights, weights_bytes
+
+__all__ = [
+    "Classifier",
+    "ModelConfig",
+    "ModelInfo",
+    "TrainedNetwork",
+    "TrainingConfig",
+    "build_network",
+    "check_classifier",
+    "known_models",
+    "last_spatial_layer",
+    "load_classifier",
+    "read_weights",
+    "train_network",
+    "weights_bytes",
+]
