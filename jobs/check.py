@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -13,7 +14,15 @@ from jobs.spec import JobSpec
 from pipeline.contracts import Setting
 from pipeline.data import Dataset, DatasetConfig
 from pipeline.errors import FatalError
-from pipeline.models import Classifier, ModelConfig, build_network, check_classifier, load_classifier
+from pipeline.models import (
+    Classifier,
+    ModelConfig,
+    build_network,
+    check_classifier,
+    load_classifier,
+    read_weights,
+)
+from pipeline.store import open_output
 
 LoadIndex = Callable[[DatasetConfig], pa.Table]
 
@@ -58,7 +67,7 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     Raises:
         SpecError: with every problem found.
     """
-    problems: list[Problem] = []
+    problems = _output_problems(spec)
     opened = _open_dataset(spec, load_index, problems)
     models = {
         model.id: checked
@@ -69,6 +78,18 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
         raise SpecError(list(dict.fromkeys(problems)))
     index, dataset = opened
     return CheckedJob(spec, index, dataset, models)
+
+
+def _output_problems(spec: JobSpec) -> list[Problem]:
+    """A local output that belongs to something else; one that is not there yet is made when the job runs."""
+    folder = Path(spec.output)
+    if "://" in spec.output or not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return []
+    try:
+        open_output(spec.output)
+    except FatalError as error:
+        return [spec.problem(("output",), str(error))]
+    return []
 
 
 def _open_dataset(
@@ -98,24 +119,19 @@ def _dataset_problem(spec: JobSpec, error: FatalError) -> Problem:
 def _check_model(
     spec: JobSpec, number: int, config: ModelConfig, dataset: Dataset | None, problems: list[Problem]
 ) -> CheckedModel | None:
-    """Loads or builds one model and asks everything of it; without a data set, whether it loads."""
+    """Loads or builds one model and asks everything of it; without a data set, only whether it loads."""
     place: Place = ("models", number)
-    classes = dataset.classes if dataset is not None else config.classes
+    before = len(problems)
     if config.weights == "train" and (trouble := _training_trouble(spec, dataset)):
         problems.append(spec.problem((*place, "weights"), trouble))
     try:
-        if config.weights == "train":
-            count = config.classes or classes or 1
-            model = Classifier(build_network(config.name, count), classes=count)
-        else:
-            model = load_classifier(config, classes=classes or 1)
+        model = _load(config, dataset)
     except FatalError as error:
         key = "name" if str(error).startswith("model '") else "weights"
         problems.append(spec.problem((*place, key), str(error)))
         return None
-    if dataset is None:
+    if dataset is None or model is None:
         return None
-    before = len(problems)
     if trouble := _class_trouble(model.classes, dataset):
         problems.append(spec.problem((*place, "classes" if config.classes else "name"), trouble))
     setting = Setting(model.classes, dataset.height, dataset.width)
@@ -129,6 +145,18 @@ def _check_model(
             who = f" (model '{config.id}')" if len(spec.models) > 1 else ""
             problems.append(spec.problem(("methods", index), f"{trouble}{who}"))
     return None if len(problems) > before else CheckedModel(_digest(config, model), setting)
+
+
+def _load(config: ModelConfig, dataset: Dataset | None) -> Classifier | None:
+    """The model, with initial weights where it is to be trained; None where its class count is not known."""
+    classes = config.classes or (dataset.classes if dataset is not None else 0)
+    path = config.weights_path()
+    if dataset is None and not classes and path is not None:
+        read_weights(path)
+        return None
+    if config.weights == "train":
+        return Classifier(build_network(config.name, classes or 1), classes=classes or 1)
+    return load_classifier(config, classes=classes or 1)
 
 
 def _digest(config: ModelConfig, model: Classifier) -> str | None:

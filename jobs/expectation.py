@@ -60,7 +60,9 @@ def _expected_list(arguments: Sequence[object], limits: Iterable[object]) -> str
     for one, many in (("a whole number", "whole numbers"), ("a number", "numbers"), ("text", "texts")):
         if item.startswith(one):
             several = many + item.removeprefix(one)
-    return f"a list of {f'at least {least} ' if least and not length else length}{several}"
+    if least and not length:
+        length = f"{'one' if least == 1 else least} or more "
+    return f"a list of {length}{several}"
 
 
 def _bounds(limits: Iterable[object], *, whole: bool) -> str:

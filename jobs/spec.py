@@ -22,6 +22,7 @@ from pipeline.metrics import MetricConfig
 from pipeline.models import ModelConfig
 
 SPECS = Path(__file__).parent / "specs"
+_NAME = "[A-Za-z0-9._-]+"
 _NOUNS = {"methods": "method", "metrics": "metric", "dataset": "source"}
 
 
@@ -75,7 +76,10 @@ class JobSpec(Config):
     """
 
     version: Literal[1] = Field(description="version of this format")
-    name: str = Field(description="what runs and their report are called: letters, digits and . _ -")
+    name: str = Field(
+        description="what runs and their report are called: letters, digits and . _ -",
+        json_schema_extra={"pattern": f"^{_NAME}$"},
+    )
     seed: int = Field(0, ge=0, description="of every random draw")
     output: str = Field(min_length=1, description="folder, s3://bucket/prefix or gs://bucket/prefix")
     dataset: DatasetConfig = Field(description="the images")
@@ -92,7 +96,7 @@ class JobSpec(Config):
     @field_validator("name")
     @classmethod
     def _name_is_plain(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        if not re.fullmatch(_NAME, name):
             raise ValueError(f"expected letters, digits and . _ -, got {got(name)}")
         return name
 
@@ -206,14 +210,23 @@ def _frozen(value: object) -> object:
 def _same_models(document: Document, models: object) -> list[Problem]:
     """Models whose ids, given or by default, are the same."""
     problems: list[Problem] = []
-    seen: list[object] = []
+    seen: list[str] = []
     for index, model in enumerate(models if isinstance(models, list) else []):
-        name = model.get("id", model.get("name")) if isinstance(model, dict) else None
-        if isinstance(name, str) and name in seen:
+        name = _model_id(model)
+        if name is not None and name in seen:
             message = f"two models are called '{name}': give one of them an id"
             problems.append(document.problem(("models", index), message))
-        seen.append(name)
+        seen += [] if name is None else [name]
     return problems
+
+
+def _model_id(model: object) -> str | None:
+    """What results are going to call a model; None where too much is wrong with it to say."""
+    try:
+        return ModelConfig.model_validate(_frozen(model), strict=True).id
+    except ValidationError:
+        name = model.get("id", model.get("name")) if isinstance(model, dict) else None
+        return name if isinstance(name, str) else None
 
 
 def _translated(error: ValidationError, value: object, written: _Written) -> list[Problem]:
