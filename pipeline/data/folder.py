@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,7 @@ from pipeline.errors import FatalError
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """One image file.
 
     Attributes:
@@ -94,7 +93,7 @@ def images_below(root: Path, relative: str, *, recursive: bool = True) -> list[I
                 folders.append(prefix + name)
     for folder in folders:
         files.extend(images_below(root, folder))
-    files.sort(key=lambda file: file.path)
+    files.sort()
     return files
 
 
