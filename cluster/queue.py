@@ -47,6 +47,10 @@ class UnitQueue:
     Args:
         variants: all variants of the job, by path.
         committed: the parts of each variant that are there already.
+
+    Attributes:
+        lost: units that could not be done, with the reason.
+        stranded: units that waited for a lost one.
     """
 
     def __init__(self, variants: Mapping[str, Variant], committed: Mapping[str, list[Part]]) -> None:
@@ -60,7 +64,7 @@ class UnitQueue:
         self._places: list[Place] = []
         self._owners: dict[Place, object] = {}
         self.lost: dict[Unit, str] = {}
-        self._running: set[Unit] = set()
+        self.stranded: set[Unit] = set()
         left = {path: gaps(committed.get(path, []), variant.total) for path, variant in variants.items()}
         for path, variant in variants.items():
             for read in variant.reads:
@@ -96,12 +100,10 @@ class UnitQueue:
             del self._owners[held]
         self._owners.setdefault(place, worker)
         unit = heapq.heappop(self._ready[place])[3]
-        self._running.add(unit)
         return unit
 
     def done(self, unit: Unit) -> None:
         """A unit was committed; what waited for it may become ready."""
-        self._running.discard(unit)
         self._missing.pop(unit, None)
         for path in self._readers[unit.variant]:
             reader = self._variants[path]
@@ -116,20 +118,22 @@ class UnitQueue:
 
     def again(self, unit: Unit) -> None:
         """A unit's attempt came to nothing; it is handed out once more."""
-        self._running.discard(unit)
         self._offer(unit)
 
     def lose(self, unit: Unit, reason: str) -> None:
         """A unit cannot be done, and so neither what reads it."""
-        self._running.discard(unit)
-        if self._missing.pop(unit, None) is None:
-            return
-        self.lost[unit] = reason
+        if self._missing.pop(unit, None) is not None:
+            self.lost[unit] = reason
+            self._strand_readers(unit)
+
+    def _strand_readers(self, unit: Unit) -> None:
         for path in self._readers[unit.variant]:
             reader = self._variants[path]
             whole = any(read.variant == unit.variant and read.whole for read in reader.reads)
             for waiting in self._units[path] if whole else self._touching(path, unit):
-                self.lose(waiting, f"waits for {unit.variant} [{unit.start}, {unit.stop})")
+                if self._missing.pop(waiting, None) is not None:
+                    self.stranded.add(waiting)
+                    self._strand_readers(waiting)
 
     def _touching(self, path: str, unit: Unit) -> list[Unit]:
         """The variant's units that share a position with `unit`."""

@@ -21,6 +21,11 @@ OK, FAILED, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("jobs.commands.init:init", "Write a commented starter spec."),
     "validate": ("jobs.commands.validate:validate", "Tell every problem of specs; nothing is run."),
+    "plan": ("jobs.commands.plan:plan", "Tell what a run would take: units, passes, time, bytes."),
+    "run": ("jobs.commands.run:run", "Run a job, or finish what an earlier run left."),
+    "report": ("jobs.commands.report:report", "Build the page of a run again."),
+    "history": ("jobs.commands.history:history", "List the runs of an output over time."),
+    "show": ("jobs.commands.show:show", "Draw one sample's maps of all methods."),
     "list": ("jobs.commands.catalog:list_entries", "List methods, metrics, models and sources."),
     "describe": ("jobs.commands.catalog:describe", "Show parameters, cost and origin of one of them."),
     "schema": ("jobs.commands.schema:schema", "Print the JSON Schema of a spec, for editors."),

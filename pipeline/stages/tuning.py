@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -13,6 +14,21 @@ from pipeline.store import Output
 CANDIDATES = (8, 16, 32, 64, 128, 256, 512, 1024)
 GAIN = 0.95  # a larger batch has to be at least this much quicker an image
 LONGEST_PASS = {"cpu": 0.5, "cuda": 0.25}  # seconds; a unit should see many passes
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a model works quickest on a device.
+
+    Attributes:
+        rows: images a forward.
+        channels_last: the memory layout.
+        seconds: of a forward and a backward, an image.
+    """
+
+    rows: int
+    channels_last: bool
+    seconds: float
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -29,17 +45,25 @@ def tune(model: Classifier, height: int, width: int, output: Output) -> None:
     """
     device = model.device
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu-{torch.get_num_threads()}"
-    name = f"tuning/{model.digest}-{height}x{width}-{machine.replace(' ', '-').replace('/', '-')}.json"
+    folder = f"tuning/{model.digest}-{height}x{width}"
+    name = f"{folder}/{machine.replace(' ', '-').replace('/', '-')}.json"
     if output.exists(name):
-        found = json.loads(output.read_bytes(name))
-        model.rows, model.channels_last = found["rows"], found["channels_last"]
-        return
-    model.rows, model.channels_last = measure(model, height, width)
-    output.write_bytes(name, json.dumps({"rows": model.rows, "channels_last": model.channels_last}).encode())
+        found = Pace(**json.loads(output.read_bytes(name)))
+    else:
+        found = measure(model, height, width)
+        output.write_bytes(name, json.dumps(asdict(found)).encode())
+    model.rows, model.channels_last = found.rows, found.channels_last
 
 
-def measure(model: Classifier, height: int, width: int) -> tuple[int, bool]:
-    """The quickest (images a forward, channels last) for one forward and backward."""
+def known_pace(digest: str, height: int, width: int, output: Output) -> Pace | None:
+    """What a worker of an earlier run measured for a model on images of this size, the quickest device's."""
+    folder = f"tuning/{digest}-{height}x{width}"
+    found = [Pace(**json.loads(output.read_bytes(f"{folder}/{name}"))) for name, _ in output.list(folder)]
+    return min(found, key=lambda pace: pace.seconds, default=None)
+
+
+def measure(model: Classifier, height: int, width: int) -> Pace:
+    """Find the quickest number of images a forward and memory layout for a forward and a backward."""
     speeds = {layout: _seconds(model, CANDIDATES[0], height, width, layout) for layout in (False, True)}
     layout = speeds[True] < GAIN * speeds[False]
     best_rows, best = CANDIDATES[0], speeds[layout]
@@ -55,7 +79,7 @@ def measure(model: Classifier, height: int, width: int) -> tuple[int, bool]:
         if seconds > GAIN * best:
             break
         best_rows, best = rows, seconds
-    return best_rows, layout
+    return Pace(best_rows, layout, best)
 
 
 def _seconds(model: Classifier, rows: int, height: int, width: int, channels_last: bool) -> float:
@@ -67,7 +91,8 @@ def _seconds(model: Classifier, rows: int, height: int, width: int, channels_las
         for _ in range(3):
             images = torch.zeros(rows, 3, height, width, device=model.device, requires_grad=True)
             began = time.perf_counter()
-            torch.autograd.grad(model(images).sum(), images)
+            with torch.enable_grad():
+                torch.autograd.grad(model(images).sum(), images)
             if model.device.type == "cuda":
                 torch.cuda.synchronize(model.device)
             taken.append(time.perf_counter() - began)

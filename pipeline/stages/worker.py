@@ -61,7 +61,6 @@ class Worker:
         output = open_output(job.output)
         dataset = Dataset(job.dataset, output.open_table(job.index), job.seed)
         self._size = (dataset.height, dataset.width)
-        self._classes = dataset.classes
         self._around = Surroundings(
             job=job,
             output=output,
@@ -129,9 +128,9 @@ class Worker:
         config = job.models[variant.model]
         weights = trained_weights(output, variant.weights_variant) if variant.weights_variant else None
         model = load_classifier(
-            config, classes=self._classes, weights=weights, device=self._around.device, seed=job.seed
+            config, classes=job.classes, weights=weights, device=self._around.device, seed=job.seed
         )
-        check_classifier(model, *self._size, self._classes)
+        check_classifier(model, *self._size, model.classes)
         if variant.model_digest is not None and model.digest != variant.model_digest:
             raise FatalError(
                 f"{variant.model}: a worker loaded weights {model.digest}, the plan was made with {variant.model_digest}"

@@ -1,0 +1,31 @@
+"""`heatline report`."""
+
+from __future__ import annotations
+
+import json
+import webbrowser
+
+import click
+
+from pipeline.report import build_report, run_dataset
+from pipeline.store import open_output
+
+
+@click.command()
+@click.argument("output")
+@click.option("--run", "name", help="name of a run; default: the latest")
+@click.option(
+    "--samples", type=click.IntRange(min=0), help="images in the gallery; default: as in the run's spec"
+)
+@click.option("--open", "show", is_flag=True, help="open the page in a browser")
+@click.option("--json", "as_json", is_flag=True, help="print the page's place as JSON")
+def report(output: str, name: str | None, samples: int | None, show: bool, as_json: bool) -> None:
+    """Build the page of a run again, from what OUTPUT holds."""
+    opened = open_output(output)
+    record = opened.run(name)
+    count = record["spec"]["report"]["samples"] if samples is None else samples
+    page = build_report(opened, record["run"], dataset=run_dataset(opened, record), samples=count)
+    place = f"{opened.uri}/{page}"
+    click.echo(json.dumps({"page": place}) if as_json else place)
+    if show:
+        webbrowser.open(place if "://" in place else f"file://{place}")

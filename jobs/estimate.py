@@ -1,0 +1,91 @@
+"""What a plan will take: passes, time and bytes, stage by stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.plan import Plan
+from pipeline.contracts import Cost
+from pipeline.stages.tuning import known_pace
+from pipeline.stages.variant import STAGES, StageName, Variant
+from pipeline.store import Output
+
+ROW_BYTES = 48  # about what ids, labels and targets of a row take, compressed
+
+
+@dataclass(frozen=True, slots=True)
+class StageEstimate:
+    """What is left to do of a stage of one model.
+
+    Attributes:
+        stage, model: which.
+        units, done: units to do, and positions that are done already, over all variants.
+        samples: positions to do, over all variants.
+        cost: passes, an upper bound where methods or metrics stop early.
+        seconds: of one worker; None while the model's pace is not known.
+        bytes: to be written.
+    """
+
+    stage: StageName
+    model: str
+    units: int
+    done: int
+    samples: int
+    cost: Cost
+    seconds: float | None
+    bytes: int
+
+
+def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
+    """What is left to do, one row a stage and model.
+
+    The time is passes × the model's pace as a worker of this output measured it; before a first run it is not
+    known. Decoding and writing overlap with computing and are left out, and so is training.
+    """
+    rows = []
+    for model in plan.job.models:
+        setting = plan.settings[model]
+        for stage in STAGES:
+            variants = [v for v in plan.job.variants.values() if v.stage == stage and v.model == model]
+            if not variants:
+                continue
+            pace = (
+                known_pace(variants[0].model_digest, setting.height, setting.width, output)
+                if variants[0].model_digest
+                else None
+            )
+            left = {variant.path: plan.left(variant) for variant in variants}
+            cost = sum(
+                (
+                    Cost(
+                        variant.cost.forwards * left[variant.path],
+                        variant.cost.backwards * left[variant.path],
+                    )
+                    for variant in variants
+                ),
+                Cost(),
+            )
+            rows.append(
+                StageEstimate(
+                    stage=stage,
+                    model=model,
+                    units=sum(len(plan.queue.remaining(variant.path)) for variant in variants),
+                    done=sum(variant.total - left[variant.path] for variant in variants),
+                    samples=sum(left.values()),
+                    cost=cost,
+                    # An input gradient costs about what a forward does, so a pass is half of the measured pair.
+                    seconds=(cost.forwards + cost.backwards) * pace.seconds / 2 if pace else None,
+                    bytes=sum(
+                        _bytes(variant, setting.height * setting.width) * left[variant.path]
+                        for variant in variants
+                    ),
+                )
+            )
+    return rows
+
+
+def _bytes(variant: Variant, pixels: int) -> int:
+    """Bytes that a position of a variant takes on disk."""
+    if variant.stage == "attribute":
+        return ROW_BYTES + 4 * pixels
+    return ROW_BYTES + 4 * len(variant.fractions)

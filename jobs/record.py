@@ -1,0 +1,163 @@
+"""The record of a run: one JSON file under `runs/`, written at the start and again at the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from cluster.profile import Profile
+from jobs.plan import Plan
+from jobs.spec import JobSpec
+from pipeline.data import Dataset
+from pipeline.stages.summarise import Summary
+from pipeline.stages.worker import Report
+from pipeline.store import Output
+
+PACKAGES = ("heatline", "torch", "torchvision", "ray", "pyarrow", "numpy", "scikit-image")
+
+
+@dataclass
+class RunRecord:
+    """What a run was asked, did and found. Grows while the run goes on.
+
+    Attributes:
+        name: `<time>-<spec's name>`, the record's file under `runs/`.
+        started: when the run began.
+        facts: what is fixed at the start: spec, seed, data set, versions, variants.
+        seconds: computing time by variant, this run's and what earlier ones noted.
+        samples: positions computed by variant, likewise.
+        done: units committed by this run.
+    """
+
+    name: str
+    started: datetime
+    facts: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    samples: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    done: int = 0
+
+    def note(self, report: Report) -> None:
+        """A unit was committed."""
+        self.done += 1
+        self.seconds[report.unit.variant] += report.compute_seconds
+        self.samples[report.unit.variant] += report.receipt.rows
+
+    def write(
+        self,
+        output: Output,
+        plan: Plan,
+        status: str,
+        *,
+        failures: int = 0,
+        summary: Iterable[Summary] = (),
+    ) -> None:
+        """Put the record as it stands now.
+
+        Args:
+            output: where.
+            plan: the run's plan.
+            status: `running`, `done`, `failed` or `stopped`.
+            failures: samples that failed, over all stages.
+            summary: the measures.
+        """
+        finished = datetime.now(UTC)
+        record = {
+            **self.facts,
+            "status": status,
+            "finished": None if status == "running" else finished.isoformat(timespec="seconds"),
+            "seconds": round((finished - self.started).total_seconds(), 3),
+            "units": {
+                "done": self.done,
+                "reused": sum(len(parts) for parts in plan.committed.values()),
+                "lost": len(plan.queue.lost),
+                "stranded": len(plan.queue.stranded),
+            },
+            "failures": failures,
+            "lost": [
+                {"variant": unit.variant, "start": unit.start, "stop": unit.stop, "reason": reason}
+                for unit, reason in sorted(plan.queue.lost.items())
+            ],
+            "timings": self._timings(plan),
+            "summary": [one.as_dict() for one in summary],
+        }
+        output.write_bytes(f"runs/{self.name}.json", json.dumps(record, indent=1).encode())
+
+    def _timings(self, plan: Plan) -> list[dict[str, Any]]:
+        return [
+            {
+                "path": path,
+                "model": variant.model,
+                "method": variant.method,
+                "metric": variant.metric,
+                "stage": variant.stage,
+                "samples": self.samples[path],
+                "seconds": round(self.seconds[path], 3),
+                "forwards": variant.cost.forwards,
+                "backwards": variant.cost.backwards,
+            }
+            for path, variant in plan.job.variants.items()
+            if self.samples.get(path)
+        ]
+
+
+def new_record(
+    spec: JobSpec, plan: Plan, dataset: Dataset, profile: Profile, earlier: dict[str, Any] | None
+) -> RunRecord:
+    """The record of a run that begins now.
+
+    Args:
+        spec: the spec.
+        plan: its plan.
+        dataset: the selected samples.
+        profile: where it runs.
+        earlier: the latest record of the output, whose timings of the same variants are carried on.
+    """
+    started = datetime.now(UTC)
+    facts = {
+        "format": 1,
+        "name": spec.name,
+        "run": f"{started:%Y%m%dT%H%M%S}.{started.microsecond:06d}Z-{spec.name}",
+        "started": started.isoformat(timespec="seconds"),
+        "seed": spec.seed,
+        "spec": spec.model_dump(mode="json"),
+        "dataset": spec.dataset.model_dump(mode="json"),
+        "index": plan.job.index,
+        "dataset_fingerprint": dataset.fingerprint,
+        "class_names": list(dataset.class_names)
+        if dataset.class_names and len(dataset.class_names) <= 1000
+        else None,
+        "samples": len(dataset),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "profile": profile.model_dump(mode="json"),
+        "variants": [
+            {
+                "path": path,
+                "stage": variant.stage,
+                "model": variant.model,
+                "method": variant.method,
+                "metric": variant.metric,
+                "total": variant.total,
+                "fingerprint": variant.fingerprint,
+            }
+            for path, variant in plan.job.variants.items()
+        ],
+    }
+    record = RunRecord(str(facts["run"]), started, facts)
+    for row in (earlier or {}).get("timings", []):
+        if plan.committed.get(row.get("path")):
+            record.seconds[row["path"]] = row["seconds"]
+            record.samples[row["path"]] = row["samples"]
+    return record
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
