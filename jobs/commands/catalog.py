@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -59,8 +60,9 @@ def _print_entry(entry: Entry) -> None:
         paragraphs.append(f"Cost: {_cost(entry.cost)}")
     if entry.weights:
         paragraphs.append(f"Published weights: {', '.join(entry.weights)}")
+    width = min(100, shutil.get_terminal_size((100, 24)).columns)
     for paragraph in filter(None, paragraphs):
-        click.echo(textwrap.fill(paragraph, 100, initial_indent="  ", subsequent_indent="  ") + "\n")
+        click.echo(textwrap.fill(paragraph, width, initial_indent="  ", subsequent_indent="  ") + "\n")
     if entry.parameters:
         _print_rows(
             "parameters",
@@ -87,7 +89,7 @@ def _cost(cost: Cost) -> str:
 def _print_rows(title: str, rows: Sequence[tuple[str, ...]]) -> None:
     """A table in a terminal; elsewhere lines with aligned columns, for reading and for `grep`."""
     if sys.stdout.isatty():
-        table = Table(title=title, title_justify="left", show_header=False, expand=False)
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         Console().print(table)
