@@ -1,0 +1,173 @@
+"""The table of methods × metrics: which is best, and which is no better than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.report.record import RunRecord
+from pipeline.stages.summarise import Summary
+
+Verdict = Literal["", "no better than random", "worse than random"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One measure of one metric."""
+
+    metric: str
+    measure: str
+    higher_is_better: bool
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, as an arrow and in words."""
+        return "↑ higher is better" if self.higher_is_better else "↓ lower is better"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An interval drawn on a track, in per cent of the track's length."""
+
+    left: float
+    width: float
+    mean: float
+    control: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One method's measure.
+
+    Attributes:
+        summary: the figures; None where nothing was measured.
+        best: whether its mean is the best of the methods, the control left out.
+        verdict: how it fares against the random control; empty where it beats it, or there is none.
+        span: the interval as drawn; None without a value.
+    """
+
+    summary: Summary | None
+    best: bool
+    verdict: Verdict
+    span: Span | None
+
+    @property
+    def mean(self) -> str:
+        """The mean, or that there is none."""
+        return "no value" if self.summary is None or self.summary.mean is None else figure(self.summary.mean)
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval of the mean."""
+        if self.summary is None or self.summary.low is None or self.summary.high is None:
+            return ""
+        return f"{figure(self.summary.low)} to {figure(self.summary.high)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One method, with a cell a column."""
+
+    method: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One model's methods × measures.
+
+    Attributes:
+        model: whose.
+        columns: the measures.
+        rows: the methods, in the order of the spec, without the control.
+        control: the random control's row, set apart; None where it was not run.
+    """
+
+    model: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    control: Row | None
+
+
+def faithfulness_tables(record: RunRecord) -> list[Table]:
+    """A table for each model that has figures, in the order of the spec."""
+    order = [*record.models, *(one.model for one in record.summary)]
+    tables = (_table(model, record) for model in dict.fromkeys(order))
+    return [table for table in tables if table.columns]
+
+
+def verdict(method: Summary, control: Summary) -> Verdict:
+    """How a method fares against the random control, which it beats only where their intervals lie apart."""
+    ends = (method.low, method.high, control.low, control.high)
+    if any(end is None for end in ends):
+        return ""
+    low, high, control_low, control_high = (float(end) for end in ends if end is not None)
+    if not method.higher_is_better:
+        low, high, control_low, control_high = -high, -low, -control_high, -control_low
+    if low > control_high:
+        return ""
+    return "worse than random" if high < control_low else "no better than random"
+
+
+def figure(value: float) -> str:
+    """A measure in three decimals; in three digits where that would hide it."""
+    size = abs(value)
+    return f"{value:.3f}" if size == 0 or 0.001 <= size < 1000 else f"{value:.3g}"
+
+
+def _table(model: str, record: RunRecord) -> Table:
+    found = {(one.method, one.metric, one.measure): one for one in record.summary if one.model == model}
+    columns = tuple(
+        dict.fromkeys(Column(one.metric, one.measure, one.higher_is_better) for one in found.values())
+    )
+    order = dict.fromkeys([*record.methods, *(method for method, _, _ in found)])
+    methods = [method for method in order if any(key[0] == method for key in found)]
+    cells: dict[str, list[Cell]] = {method: [] for method in methods}
+    for column in columns:
+        mine = {method: found.get((method, column.metric, column.measure)) for method in methods}
+        control = mine.get(record.control or "")
+        best = _best(column, (one for method, one in mine.items() if method != record.control))
+        spans = _spans(mine, control)
+        for method, summary in mine.items():
+            compared = summary is not None and control is not None and method != record.control
+            cells[method].append(
+                Cell(
+                    summary,
+                    best=best is not None and summary is not None and summary.mean == best,
+                    verdict=verdict(summary, control) if compared and summary and control else "",
+                    span=spans.get(method),
+                )
+            )
+    rows = {method: Row(method, tuple(row)) for method, row in cells.items()}
+    control_row = rows.pop(record.control, None) if record.control else None
+    return Table(model, columns, tuple(rows.values()), control_row)
+
+
+def _best(column: Column, summaries: Iterable[Summary | None]) -> float | None:
+    means = [one.mean for one in summaries if one is not None and one.mean is not None]
+    if len(means) < 2:
+        return None
+    return max(means) if column.higher_is_better else min(means)
+
+
+def _spans(summaries: dict[str, Summary | None], control: Summary | None) -> dict[str, Span]:
+    """Intervals on one track, which reaches from the lowest end to the highest of the column."""
+    known = {
+        method: (one.low, one.mean, one.high)
+        for method, one in summaries.items()
+        if one is not None and one.mean is not None and one.low is not None and one.high is not None
+    }
+    if not known:
+        return {}
+    bottom, top = min(low for low, _, _ in known.values()), max(high for _, _, high in known.values())
+    length = (top - bottom) or 1.0
+
+    def place(value: float) -> float:
+        return round(100 * (value - bottom) / length, 2)
+
+    random = place(control.mean) if control is not None and control.mean is not None else None
+    return {
+        method: Span(place(low), max(round(place(high) - place(low), 2), 0.5), place(mean), random)
+        for method, (low, mean, high) in known.items()
+    }

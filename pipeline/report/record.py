@@ -1,0 +1,147 @@
+"""The record of a run as the report reads it: what is missing in an old or unfinished one has a default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import FatalError
+from pipeline.stages.summarise import Summary
+from pipeline.store import Output
+
+CONTROL = "random"
+"""Name of the method that knows nothing of image or model."""
+
+
+class _Lenient(BaseModel):
+    """Keys that this version does not know are left out, so that a newer record can still be shown."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class VariantEntry(_Lenient):
+    """One stage with one configuration: a folder of the output."""
+
+    path: str
+    stage: str
+    model: str = ""
+    method: str | None = None
+    metric: str | None = None
+    total: int = 0
+
+
+class Timing(_Lenient):
+    """What a variant took: seconds of computing for its samples; forwards and backwards of one, at most."""
+
+    stage: str
+    model: str
+    method: str | None = None
+    metric: str | None = None
+    samples: int
+    seconds: float
+    forwards: float | None = None
+    backwards: float | None = None
+
+
+class LostUnit(_Lenient):
+    """A range of samples that was given up."""
+
+    variant: str
+    start: int
+    stop: int
+    reason: str
+
+
+class RunRecord(_Lenient):
+    """A run's record.
+
+    Attributes:
+        control: the method that is the random control, or None where the run has none.
+        programs: by method and by metric id, the name of what stands behind it.
+        (the others: as `jobs.record` writes them)
+    """
+
+    run: str
+    name: str
+    status: str = ""
+    started: str | None = None
+    finished: str | None = None
+    seconds: float | None = None
+    seed: int | None = None
+    samples: int = 0
+    dataset: dict[str, Any] = Field(default_factory=dict)
+    spec: dict[str, Any] = Field(default_factory=dict)
+    profile: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str | None] = Field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    dataset_fingerprint: str | None = None
+    variants: tuple[VariantEntry, ...] = ()
+    units: dict[str, int] = Field(default_factory=dict)
+    failures: int = 0
+    lost: tuple[LostUnit, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    summary: tuple[Summary, ...] = ()
+    programs: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def models(self) -> list[str]:
+        """Ids of the models, in the order of the spec."""
+        return list(dict.fromkeys(variant.model for variant in self.variants if variant.stage != "train"))
+
+    @property
+    def methods(self) -> list[str]:
+        """Ids of the methods, in the order of the spec."""
+        return list(dict.fromkeys(variant.method for variant in self.variants if variant.method))
+
+    @property
+    def control(self) -> str | None:
+        """Id of the random control."""
+        return next((method for method in self.methods if self.programs.get(method, method) == CONTROL), None)
+
+    def of_stage(self, stage: str) -> list[VariantEntry]:
+        """The variants of one stage."""
+        return [variant for variant in self.variants if variant.stage == stage]
+
+
+def read_record(output: Output, run: str | None = None) -> RunRecord:
+    """Read a run's record.
+
+    Args:
+        output: where the run is.
+        run: one of `output.runs()`; default: the latest.
+
+    Raises:
+        FatalError: there is no such run, or its record is not what this version can read.
+    """
+    raw = output.run(run)
+    name = run or output.runs()[-1]
+    known = {key: value for key, value in raw.items() if value is not None}
+    try:
+        return RunRecord.model_validate(
+            {"name": name, **known, "run": name, "programs": _programs(output, raw.get("variants") or ())}
+        )
+    except (ValidationError, TypeError) as error:
+        where = (
+            ".".join(str(part) for part in error.errors()[0]["loc"])
+            if isinstance(error, ValidationError)
+            else ""
+        )
+        raise FatalError(
+            f"{output.uri}: the record of run {name} cannot be read ({where or error}); run the job again"
+        ) from error
+
+
+def _programs(output: Output, variants: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Name of the method or metric behind each id, from what is kept beside the parts."""
+    found: dict[str, str] = {}
+    for variant in variants:
+        kind = {"attribute": "method", "evaluate": "metric"}.get(variant.get("stage", ""))
+        identifier = variant.get(kind) if kind else None
+        if kind is None or identifier is None or identifier in found:
+            continue
+        if output.exists(f"{variant['path']}/variant.json"):
+            config = output.description(variant["path"]).get(f"{kind}_config") or {}
+            found[identifier] = str(config.get("name", identifier))
+    return found
