@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,13 @@ def test_an_index_from_a_memory_map_serves_as_well(config: Parquet, tmp_path: Pa
         fresh = Dataset(config, index, 0)
         assert mapped.fingerprint == fresh.fingerprint
         assert mapped.load(range(40)).images.equal(fresh.load(range(40)).images)
+
+
+def test_a_dataset_travels_to_another_process(config: Parquet):
+    dataset = chosen(config, sample=7)
+    there = pickle.loads(pickle.dumps(dataset))
+    assert there.fingerprint == dataset.fingerprint
+    assert there.load(range(7)).images.equal(dataset.load(range(7)).images)
 
 
 def test_a_table_that_is_no_index_is_refused(config: Parquet):

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import Dataset, Parquet, build_index, index_facts, index_key
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
 
@@ -177,6 +177,32 @@ def test_a_file_that_vanished_fails_its_own_rows_only(tmp_path: Path):
     shard = dataset.load(range(12))
     assert shard.positions == tuple(range(4, 12))
     assert all(failure.reason.endswith("a.parquet is missing") for failure in shard.failures)
+
+
+def test_a_silent_object_store_is_tried_again_and_no_sample_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Silent:
+        def open_input_file(self, path: str) -> None:
+            raise OSError(f"{path}: timed out")
+
+    dataset = opened(Parquet(path=str(write(tmp_path / "a.parquet"))))
+    monkeypatch.setattr("pipeline.data.parquet_image.resolve", lambda path: (Silent(), "bucket/a.parquet"))
+    with pytest.raises(RetryableError, match="timed out"):
+        dataset.load([0])
+
+
+def test_a_damaged_page_fails_its_row_group_only(tmp_path: Path):
+    path = write(tmp_path / "a.parquet", as_binary(PIXELS))
+    dataset = opened(Parquet(path=str(path)))
+    chunk = pq.ParquetFile(path).metadata.row_group(1).column(0)
+    damaged = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    damaged[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(damaged)
+    shard = dataset.load(range(12))
+    assert shard.positions == (0, 1, 2, 3, 4, 10, 11)
+    assert all(str(path) in failure.reason and "\n" not in failure.reason for failure in shard.failures)
 
 
 def test_a_file_replaced_by_a_shorter_one_is_noticed(tmp_path: Path):
