@@ -55,7 +55,9 @@ class UnitQueue:
 
     def __init__(self, variants: Mapping[str, Variant], committed: Mapping[str, list[Part]]) -> None:
         self._variants = variants
-        self._models = {name: number for number, name in enumerate(dict.fromkeys(v.model for v in variants.values()))}
+        self._models = {
+            name: number for number, name in enumerate(dict.fromkeys(v.model for v in variants.values()))
+        }
         self._stretch = max((variant.unit_size for variant in variants.values()), default=1)
         self._readers: dict[str, list[str]] = defaultdict(list)
         self._units: dict[str, list[Unit]] = {}
@@ -91,7 +93,10 @@ class UnitQueue:
 
     def take(self, worker: object) -> Unit | None:
         """A ready unit for this worker, or None while none is."""
-        place = next((place for place, owner in self._owners.items() if owner == worker and self._ready.get(place)), None)
+        place = next(
+            (place for place, owner in self._owners.items() if owner == worker and self._ready.get(place)),
+            None,
+        )
         if place is None:
             place = self._free_place()
         if place is None:
@@ -111,7 +116,9 @@ class UnitQueue:
             for waiting in self._units[path] if whole else self._touching(path, unit):
                 if waiting not in self._missing:
                     continue
-                covered = len(unit) if whole else min(unit.stop, waiting.stop) - max(unit.start, waiting.start)
+                covered = (
+                    len(unit) if whole else min(unit.stop, waiting.stop) - max(unit.start, waiting.start)
+                )
                 self._missing[waiting] -= covered
                 if self._missing[waiting] == 0:
                     self._offer(waiting)

@@ -55,7 +55,10 @@ def _ray(profile: Profile) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="heatline-") as clean:
         os.chdir(clean)
         try:
-            local: dict[str, Any] = {"object_store_memory": profile.object_store_mb * 2**20, "include_dashboard": False}
+            local: dict[str, Any] = {
+                "object_store_memory": profile.object_store_mb * 2**20,
+                "include_dashboard": False,
+            }
             try:
                 ray.init(
                     address=profile.address or "local",
@@ -64,7 +67,9 @@ def _ray(profile: Profile) -> Iterator[None]:
                     **({} if profile.address else local),
                 )
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise FatalError(f"Ray at {profile.address or 'this machine'} cannot be reached: {error}") from error
+                raise FatalError(
+                    f"Ray at {profile.address or 'this machine'} cannot be reached: {error}"
+                ) from error
             yield
         finally:
             ray.shutdown()

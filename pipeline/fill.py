@@ -33,7 +33,11 @@ def filled(fill: Fill, model: Classifier, images: Tensor) -> Tensor:
     """
     if fill == "blur":
         return blurred(model, images)
-    constants = {"black": torch.zeros_like(model.mean), "white": torch.ones_like(model.mean), "mean": model.mean}
+    constants = {
+        "black": torch.zeros_like(model.mean),
+        "white": torch.ones_like(model.mean),
+        "mean": model.mean,
+    }
     return constants[fill].expand_as(images)
 
 

@@ -239,7 +239,8 @@ class Output(Folder):
             there = {name for name, _ in self.list(f"failures/{variant}")}
             names = [part.file for part in self.parts(variant) if part.file in there]
             tables += [
-                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem) for name in names
+                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem)
+                for name in names
             ]
         return pa.concat_tables(tables)
 
@@ -260,12 +261,19 @@ class Output(Folder):
         """
         names = self.runs()
         if not names or (name is not None and name not in names):
-            raise FatalError(f"{self.uri}: no run {name or 'yet'}" + (f"; there are {', '.join(names)}" if names else ""))
+            raise FatalError(
+                f"{self.uri}: no run {name or 'yet'}" + (f"; there are {', '.join(names)}" if names else "")
+            )
         record: dict[str, Any] = json.loads(self.read_bytes(f"runs/{name or names[-1]}.json"))
         return record
 
     def scores(
-        self, *, model: str | None = None, method: str | None = None, metric: str | None = None, run: str | None = None
+        self,
+        *,
+        model: str | None = None,
+        method: str | None = None,
+        metric: str | None = None,
+        run: str | None = None,
     ) -> pa.Table:
         """Scores of a run (default: the latest), one row a sample, method, metric and measure.
 
@@ -285,7 +293,9 @@ class Output(Folder):
                 tables.append(table.append_column("model", names))
         return pa.concat_tables(tables) if tables else pa.table({})
 
-    def maps(self, *, method: str | None = None, model: str | None = None, run: str | None = None) -> ds.Dataset:
+    def maps(
+        self, *, method: str | None = None, model: str | None = None, run: str | None = None
+    ) -> ds.Dataset:
         """Attribution maps of a run as a pyarrow dataset: position, id, label, target, model, method, map.
 
         The column `map` is a fixed-shape tensor (1, H, W) float32, higher is more relevant, after the method's
@@ -307,7 +317,8 @@ class Output(Folder):
         return [
             one
             for one in self.run(run)["variants"]
-            if one["stage"] == stage and all(value is None or one[key] == value for key, value in wanted.items())
+            if one["stage"] == stage
+            and all(value is None or one[key] == value for key, value in wanted.items())
         ]
 
     def _table(self, variants: Iterable[tuple[str, int]]) -> pa.Table:

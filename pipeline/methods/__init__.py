@@ -16,4 +16,13 @@ Method = Annotated[
     Random | Gradient | GradientXInput | IntegratedGradients | GradCam | AGI, Field(discriminator="name")
 ]
 
-__all__ = ["AGI", "METHODS", "GradCam", "Gradient", "GradientXInput", "IntegratedGradients", "Method", "Random"]
+__all__ = [
+    "AGI",
+    "METHODS",
+    "GradCam",
+    "Gradient",
+    "GradientXInput",
+    "IntegratedGradients",
+    "Method",
+    "Random",
+]

@@ -48,7 +48,9 @@ class GradCam(AttributionMethod):
     """
 
     name: Literal["grad_cam"] = "grad_cam"
-    layer: str | None = Field(None, description="dotted module name; default: the last layer with a spatial map")
+    layer: str | None = Field(
+        None, description="dotted module name; default: the last layer with a spatial map"
+    )
     relu: bool = Field(True, description="keep positive evidence alone, as the paper does")
     output: ExplainedOutput = Field("logit", description="what is explained")
 
@@ -69,7 +71,9 @@ class GradCam(AttributionMethod):
         height, width = batch.images.shape[-2:]
         layer = self._layer(model, (height, width))
         pieces = []
-        for images, targets in zip(batch.images.split(model.rows), batch.targets.split(model.rows), strict=True):
+        for images, targets in zip(
+            batch.images.split(model.rows), batch.targets.split(model.rows), strict=True
+        ):
             with _leaf_at(layer) as leaves:
                 score = explained(model(images), targets, self.output).sum()
             features = leaves[-1]

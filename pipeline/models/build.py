@@ -79,7 +79,7 @@ def build_network(name: str, classes: int, *, seed: int = 0) -> nn.Module:
 
 
 def known_models() -> list[ModelInfo]:
-    """Own nets and torchvision's classifiers. timm's are not listed: `timm.list_models()` has over a thousand."""
+    """Own nets and torchvision's classifiers; timm's, over a thousand, are what `timm.list_models()` says."""
     own = [ModelInfo(name, "own", _count_parameters(name), ()) for name in OWN_NETWORKS]
     published = [(name, list(torchvision.models.get_model_weights(name))) for name in _torchvision_names()]
     return own + [
@@ -110,7 +110,7 @@ def check_name(name: str) -> None:
 
 
 def published_weights(name: str, weights: str) -> Any:
-    """A member of torchvision's enumeration of weights for this model; None for timm, which knows DEFAULT alone.
+    """A member of torchvision's enumeration of weights; None for timm, which knows DEFAULT alone.
 
     Raises:
         FatalError: the model has no such weights.
@@ -170,9 +170,8 @@ def _build_from_function(name: str, classes: int) -> nn.Module:
     function = getattr(module, function_name, None)
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise FatalError(
-            f"model '{name}': '{module_name}' has no function '{function_name}'{_suggestion(function_name, public)}"
-        )
+        close = _suggestion(function_name, public)
+        raise FatalError(f"model '{name}': '{module_name}' has no function '{function_name}'{close}")
     network = function(num_classes=classes) if _takes_classes(function) else function()
     if not isinstance(network, nn.Module):
         raise FatalError(

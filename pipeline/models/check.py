@@ -18,8 +18,8 @@ def check_classifier(model: nn.Module, height: int, width: int, classes: int) ->
         classes: number of logits expected.
 
     Raises:
-        FatalError: the images do not fit, or the output is no tensor (N, classes), is not finite, or is already
-            a probability.
+        FatalError: the images do not fit, or the output is no tensor (N, classes), is not finite, or is
+            already a probability.
     """
     images = torch.stack(
         [

@@ -12,8 +12,8 @@ def _block(inputs: int, outputs: int) -> list[nn.Module]:
 class CifarCnn(nn.Module):
     """Four 3 x 3 convolutions with batch norm, three poolings, a global average and one linear layer.
 
-    Source: Yang et al. 2020 (learning propagation rules), Sec. "MoRF/LeRF result analysis", names "a custom CNN
-        model with four convolutional layers" and says no more: widths, batch norm and the head are ours.
+    Source: Yang et al. 2020 (learning propagation rules), Sec. "MoRF/LeRF result analysis", names "a custom
+        CNN model with four convolutional layers" and says no more: widths, batch norm and the head are ours.
     """
 
     def __init__(self, classes: int) -> None:

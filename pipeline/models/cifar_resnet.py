@@ -41,8 +41,9 @@ class BasicBlock(nn.Module):
 class CifarResnet(nn.Module):
     """Three stages of residual blocks, a global average and one linear layer; depth is 6 n + 2.
 
-    Source: He et al. 2016, Sec. 4.2, shortcut option A; parameter names as in akamaster/pytorch_resnet_cifar10,
-        so that its weights load. Depth 8 (three blocks) is the network of Khakzar et al. 2019 (PruneGrad).
+    Source: He et al. 2016, Sec. 4.2, shortcut option A; parameter names as in
+        akamaster/pytorch_resnet_cifar10, so that its weights load. Depth 8 (three blocks) is the network of
+        Khakzar et al. 2019 (PruneGrad).
     """
 
     def __init__(self, depth: int, classes: int) -> None:

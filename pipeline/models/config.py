@@ -52,8 +52,8 @@ class ModelConfig(Config):
 
     name: str = Field(description="own small net, torchvision classifier, timm:NAME, or module:function")
     weights: str = Field(
-        description="file (.safetensors, .pt, .pth, .th; path or URI), published name such as IMAGENET1K_V1 or "
-        "DEFAULT, `train`, or `random` for an untrained network"
+        description="file (.safetensors, .pt, .pth, .th; path or URI), published name such as IMAGENET1K_V1 "
+        "or DEFAULT, `train`, or `random` for an untrained network"
     )
     id: str = Field(
         "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how results call it; default: name"

@@ -16,7 +16,7 @@ from pipeline.models.check import forward_once
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One module that ran, with the tensors that went in and came out (None where it was no single tensor)."""
+    """One module that ran, with the tensors that went in and came out (None where that was no tensor)."""
 
     name: str
     module: nn.Module
@@ -27,9 +27,9 @@ class Call:
 def last_spatial_layer(network: nn.Module, height: int, width: int) -> str:
     """The module whose output is the last feature map before the network pools or flattens it away.
 
-    One image is traced. Of the modules that ran exactly once, in the order in which they finished, the last one
-    counts whose output is (N, C, h, w) with h and w above 1. Since an outer module finishes after its inner ones,
-    this is the whole block, after its addition and activation (`layer4` of a ResNet). Passed over:
+    One image is traced. Of the modules that ran exactly once, in the order in which they finished, the last
+    counts whose output is (N, C, h, w) with h and w above 1. Since an outer module finishes after its inner
+    ones, this is the whole block, after its addition and activation (`layer4` of a ResNet). Passed over:
 
     - poolings (by class name) and modules that return a pooling's output, dropout, identities;
     - blocks that take the image itself: they are the network but for its head (`features` of a VGG);
@@ -61,8 +61,8 @@ def last_spatial_layer(network: nn.Module, height: int, width: int) -> str:
             continue
         if output.dim() == 3 and output.shape[1] > 1 and own:
             raise FatalError(
-                f"the network has no spatial layer: after its last map it works on tokens ('{call.name}' returns "
-                f"{tuple(output.shape)}); name a layer, or use another method"
+                f"the network has no spatial layer: after its last map it works on tokens ('{call.name}' "
+                f"returns {tuple(output.shape)}); name a layer, or use another method"
             )
         if output.dim() == 4 and _is_channels_last(output, height / width):
             raise FatalError(
@@ -81,7 +81,7 @@ def last_spatial_layer(network: nn.Module, height: int, width: int) -> str:
 
 @contextmanager
 def _traced(network: nn.Module) -> Iterator[list[Call]]:
-    """Inside the block the network is in eval mode and its modules note their calls, in order of completion."""
+    """Inside the block the network is in eval mode; its modules note their calls as they finish."""
     calls: list[Call] = []
     modes = [(module, module.training) for module in network.modules()]
     handles = []

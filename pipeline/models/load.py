@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ def load_classifier(
         The classifier in eval mode, its parameters frozen, in float32 whatever the file holds.
 
     Raises:
-        FatalError: the weights are missing, unreadable, of another architecture or class count, or not finite.
+        FatalError: the weights are missing, unreadable, not finite, or of another architecture or classes.
     """
     if config.weights == "random" and weights is None:
         count = config.classes or classes
@@ -79,8 +80,8 @@ def network_digest(network: nn.Module, name: str, mean: Sequence[float], std: Se
         mean, std: normalisation, per channel.
 
     Returns:
-        16 hexadecimal digits of a SHA-256 over name, normalisation and, in the order of their names, each tensor's
-        name, type, shape and bytes.
+        16 hexadecimal digits of a SHA-256 over name, normalisation and, in the order of their names,
+        each tensor's name, type, shape and bytes.
     """
     hashed = hashlib.sha256(json.dumps([name, [float(v) for v in mean], [float(v) for v in std]]).encode())
     for key, tensor in sorted(network.state_dict().items()):
@@ -120,8 +121,8 @@ def _download_timm(name: str, source: str) -> Weights:
     import timm  # noqa: PLC0415  (optional)
 
     network = timm.create_model(name.removeprefix("timm:"), pretrained=True)
-    settings = network.pretrained_cfg
-    metadata = weights_metadata(name, network.num_classes, settings["mean"], settings["std"])
+    classes, settings = cast("int", network.num_classes), cast("dict[str, Any]", network.pretrained_cfg)
+    metadata = weights_metadata(name, classes, settings["mean"], settings["std"])
     return Weights(network.state_dict(), metadata, source)
 
 
@@ -166,7 +167,7 @@ def _difference(
     expected: Mapping[str, Tensor], state: Mapping[str, Tensor], weights: Weights, name: str, classes: int
 ) -> str:
     missing = [key for key in expected if key not in state]
-    unexpected = [key for key in state if key not in expected]
+    unexpected = sorted(key for key in state if key not in expected)
     reshaped = [key for key in expected if key in state and expected[key].shape != state[key].shape]
     counts = {state[key].shape[:1] for key in reshaped}
     only_last = all(
@@ -175,7 +176,10 @@ def _difference(
     )
     if not missing and not unexpected and len(counts) == 1 and only_last:
         found = next(iter(counts))[0]
-        return f"{weights.source}: has {found} classes, {name} was built for {classes}; set the model's `classes: {found}`"
+        return (
+            f"{weights.source}: has {found} classes, {name} was built for {classes}; "
+            f"set the model's `classes: {found}`"
+        )
     parts = [f"missing {shorten(missing)}"] if missing else []
     parts += [f"unexpected {shorten(unexpected)}"] if unexpected else []
     parts += (

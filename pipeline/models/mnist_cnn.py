@@ -8,9 +8,9 @@ from torch import Tensor, nn
 class MnistCnn(nn.Module):
     """Two convolutions, two poolings, one hidden layer.
 
-    Source: Yang et al. 2020 (learning propagation rules), Sec. "MoRF/LeRF result analysis", names "a customized
-        CNN model with two convolutional layers" and says no more: kernel size, widths and the hidden layer are
-        ours, and the input has three channels, as everywhere here.
+    Source: Yang et al. 2020 (learning propagation rules), Sec. "MoRF/LeRF result analysis", names "a
+        customized CNN model with two convolutional layers" and says no more: kernel size, widths and the
+        hidden layer are ours, and the input has three channels, as everywhere here.
     """
 
     def __init__(self, classes: int) -> None:

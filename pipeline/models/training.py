@@ -67,8 +67,8 @@ def train_network(
 ) -> TrainedNetwork:
     """Trains a network from scratch.
 
-    The same arguments give the same weights on the same hardware and number of threads. The global random state
-    is left as it was.
+    The same arguments give the same weights on the same hardware and number of threads. The global random
+    state is left as it was.
 
     Args:
         name: see `build_network`.
@@ -96,7 +96,7 @@ def train_network(
     mean = [float(value) for value in mean] if mean is not None else measured_mean
     std = [float(value) for value in std] if std is not None else measured_std
     # The order of channels in memory that convolutions are fastest in, on CPUs and GPUs (measured: a fifth).
-    network = build_network(name, classes, seed=seed).to(device, memory_format=torch.channels_last)
+    network = build_network(name, classes, seed=seed).to(device).to(memory_format=torch.channels_last)
     normalise = _Normalisation(mean, std, device)
     with _reproducible(device, seed):
         history = _fit(network, normalise, images, labels, config, seed, on_epoch)
@@ -155,7 +155,7 @@ def _fit(
             logits = network(normalise(pixels))
             loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             # Summed on the device: reading a number each step would make it wait.
@@ -194,7 +194,7 @@ def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimi
 def _batches(
     images: Tensor, labels: Tensor, config: TrainingConfig, steps: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented uint8 images and their labels, all random numbers drawn on the CPU beforehand."""
+    """One epoch of augmented uint8 images and labels; its random numbers are drawn on the CPU beforehand."""
     count, _, height, width = images.shape
     order = torch.randperm(count, generator=generator)
     down = round(config.shift * height) if config.augmentation != "none" else 0
@@ -266,7 +266,7 @@ def _channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
 
 @contextmanager
 def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
-    """Inside the block dropout draws from `seed`, and cuDNN computes the same way each time; both are put back."""
+    """Inside the block dropout draws from `seed` and cuDNN repeats itself; both are put back after."""
     if device.type != "cuda":
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
@@ -288,6 +288,6 @@ def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
 def _accuracy(network: nn.Module, normalise: _Normalisation, images: Tensor, labels: Tensor) -> float:
     network.eval()
     correct = torch.zeros((), device=images.device)
-    for pixels, targets in zip(images.split(512), labels.split(512), strict=True):
+    for pixels, targets in zip(torch.split(images, 512), torch.split(labels, 512), strict=True):
         correct += (network(normalise(pixels)).argmax(1) == targets).sum()
     return correct.item() / len(images)

@@ -32,7 +32,7 @@ class Weights:
 
     Attributes:
         state: parameters and buffers by dotted name.
-        metadata: strings; `mean`, `std` (three numbers with commas), `num_classes` and `architecture` are read.
+        metadata: strings; read are `mean`, `std` (three numbers with commas), `num_classes`, `architecture`.
         source: file name for messages.
     """
 
@@ -81,8 +81,8 @@ def read_weights(source: str | Path | bytes) -> Weights:
     """Reads a file of weights.
 
     Args:
-        source: path or URI (s3://, gs://, file://) of a safetensors or PyTorch file, told apart by the ending;
-            or the bytes of a safetensors file.
+        source: path or URI (s3://, gs://, file://) of a safetensors or PyTorch file, told apart by the
+            ending; or the bytes of a safetensors file.
 
     Returns:
         The tensors on the CPU, with wrappers around the names and around the dictionary taken off.
@@ -113,8 +113,8 @@ def flat_state(loaded: object, source: str) -> Mapping[str, Tensor]:
     strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if strangers:
         raise FatalError(
-            f"{source}: expected tensors by name, but got others in {shorten([str(key) for key in strangers])}; "
-            "save the model's state_dict()"
+            f"{source}: expected tensors by name, got other things as well "
+            f"({shorten([str(key) for key in strangers])}); save the model's state_dict()"
         )
     names = list(state)
     for prefix in _WRAPPERS:
@@ -158,8 +158,8 @@ def _parse_torch(content: bytes, source: str) -> Mapping[str, Tensor]:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise FatalError(
-            f"{source}: not a PyTorch file of tensors alone; other pickled objects are not loaded, since that can "
-            "run code: save the model's state_dict(), best as safetensors"
+            f"{source}: not a PyTorch file of tensors alone; other pickled objects are not loaded, since "
+            "that can run code: save the model's state_dict(), best as safetensors"
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
         raise FatalError(f"{source}: not a PyTorch file, or cut short: {_first_line(error)}") from None

@@ -33,8 +33,10 @@ class CostRow:
 
 
 def method_costs(record: RunRecord) -> list[CostRow]:
-    """A row a model and method."""
-    return _costs((one.method, one) for one in record.timings if one.stage == "attribute")
+    """A row a model and method, the random control last."""
+    order = {method: place for place, method in enumerate(record.methods)}
+    rows = _costs((one.method, one) for one in record.timings if one.stage == "attribute")
+    return sorted(rows, key=lambda row: order.get(row.name, 0))
 
 
 def metric_costs(record: RunRecord) -> list[CostRow]:

@@ -9,7 +9,7 @@ from typing import Literal
 from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
 
-Verdict = Literal["", "no better than random", "worse than random"]
+Verdict = Literal["", "not clearly better than random", "worse than random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def verdict(method: Summary, control: Summary) -> Verdict:
         low, high, control_low, control_high = -high, -low, -control_high, -control_low
     if low > control_high:
         return ""
-    return "worse than random" if high < control_low else "no better than random"
+    return "worse than random" if high < control_low else "not clearly better than random"
 
 
 def figure(value: float) -> str:

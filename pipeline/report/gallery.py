@@ -43,7 +43,7 @@ class Explanation:
         predicted: the class, by name where known; None where no prediction is committed.
         probability: of that class, in [0, 1].
         correct: whether it is the label; None without a label.
-        heatmaps: one a method, in the order of the spec.
+        heatmaps: one a method, the control last.
     """
 
     model: str
@@ -61,6 +61,7 @@ class GalleryRow:
         id: its name.
         label: its class, by name where known; None without a label.
         uri: the image.
+        pixels: whether it was enlarged by repeating pixels.
         width, height: of every picture of the row, in pixels.
         explanations: one a model.
     """
@@ -68,6 +69,7 @@ class GalleryRow:
     id: str
     label: str | None
     uri: str
+    pixels: bool
     width: int
     height: int
     explanations: tuple[Explanation, ...]
@@ -88,7 +90,8 @@ def gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) -
     Raises:
         FatalError, RetryableError: the images cannot be read.
     """
-    variants = record.of_stage("attribute")
+    order = {method: place for place, method in enumerate(record.methods)}
+    variants = sorted(record.of_stage("attribute"), key=lambda one: order.get(one.method or "", 0))
     positions = shown_positions(
         [committed_positions(output, one.path, min(one.total, len(dataset))) for one in variants], samples
     )
@@ -112,6 +115,7 @@ def gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) -
                 id=identifier,
                 label=None if label < 0 else class_name(label, names),
                 uri=data_uri(picture, pixels=_small(image)),
+                pixels=_small(image),
                 width=picture.width,
                 height=picture.height,
                 explanations=tuple(

@@ -108,7 +108,13 @@ def _template() -> Any:
         keep_trailing_newline=True,
     )
     environment.filters["duration"] = duration
+    environment.filters["breakable"] = _breakable
     return environment.from_string(_resource("page.html.j2"))
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be broken after its underscores."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _resource(name: str) -> str:

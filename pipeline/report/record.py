@@ -92,13 +92,15 @@ class RunRecord(_Lenient):
 
     @property
     def methods(self) -> list[str]:
-        """Ids of the methods, in the order of the spec."""
-        return list(dict.fromkeys(variant.method for variant in self.variants if variant.method))
+        """Ids of the methods, in the order of the spec, the random control last."""
+        found = dict.fromkeys(variant.method for variant in self.variants if variant.method)
+        return sorted(found, key=lambda method: method == self.control)
 
     @property
     def control(self) -> str | None:
         """Id of the random control."""
-        return next((method for method in self.methods if self.programs.get(method, method) == CONTROL), None)
+        methods = (variant.method for variant in self.variants if variant.method)
+        return next((method for method in methods if self.programs.get(method, method) == CONTROL), None)
 
     def of_stage(self, stage: str) -> list[VariantEntry]:
         """The variants of one stage."""

@@ -41,8 +41,8 @@ class SampleModel:
         predicted: the class, by name where known; None where no prediction is committed.
         probability: of that class, in [0, 1].
         correct: whether it is the label; None without a label.
-        maps: by method, (H, W) float32, as stored.
-        scores: in the order of the spec.
+        maps: by method, the random control last; (H, W) float32, as stored.
+        scores: in the same order.
     """
 
     model: str
@@ -113,7 +113,11 @@ def view_sample(
 def _model_view(
     output: Output, record: RunRecord, model: str, position: int, names: Sequence[str] | None
 ) -> SampleModel:
-    mine = [one for one in record.variants if one.model == model and position < one.total]
+    order = {method: place for place, method in enumerate(record.methods)}
+    mine = sorted(
+        (one for one in record.variants if one.model == model and position < one.total),
+        key=lambda one: order.get(one.method or "", 0),
+    )
     prediction: dict[str, Any] = {}
     maps, scores = {}, []
     for one in mine:

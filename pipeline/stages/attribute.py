@@ -41,8 +41,11 @@ class Attribute:
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Chosen:
         """The samples that the data set's `select` keeps, with the class that the method explains."""
         method = _method(variant)
-        tables = {read.variant: around.output.read(read.variant, unit.start, unit.stop) for read in variant.reads
-                  if read.variant.startswith("predictions/")}
+        tables = {
+            read.variant: around.output.read(read.variant, unit.start, unit.stop)
+            for read in variant.reads
+            if read.variant.startswith("predictions/")
+        }
         own = tables[variant.prediction_variant] if variant.prediction_variant else None
         if own is None:
             raise ShardError(f"{variant.path}: no predictions for positions {unit.start} to {unit.stop}")

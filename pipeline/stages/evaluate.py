@@ -88,7 +88,11 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
     count, measures = len(inputs.samples.ids), list(scores)
     labels = inputs.samples.labels.numpy()
     each = np.repeat(np.arange(count), len(measures))
-    values = np.stack([scores[name] for name in measures], axis=1).reshape(-1) if measures else np.empty(0, np.float32)
+    values = (
+        np.stack([scores[name] for name in measures], axis=1).reshape(-1)
+        if measures
+        else np.empty(0, np.float32)
+    )
     curves: list[np.ndarray | None] = [None] * len(each)
     if curve is not None:
         for row in range(count):
@@ -104,11 +108,11 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
             constant_column(str(variant.method), rows),
             constant_column(str(variant.metric), rows),
             pa.DictionaryArray.from_arrays(
-                pa.array(np.tile(np.arange(len(measures)), count), pa.int32()), pa.array(measures, pa.string())
+                pa.array(np.tile(np.arange(len(measures)), count), pa.int32()),
+                pa.array(measures, pa.string()),
             ),
             pa.array(values, pa.float32(), mask=~np.isfinite(values)),
             pa.array(curves, pa.list_(pa.float32())),
         ],
         schema=SCHEMA,
     ).replace_schema_metadata({"heatline": json.dumps(variant.description())})
-

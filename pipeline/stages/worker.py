@@ -112,7 +112,9 @@ class Worker:
                     raise
                 rows = self._replica[1].rows if self._replica else 1
                 if self._replica is None or rows == 1:
-                    raise ShardError(f"{variant.path}: one image at a time does not fit in memory: {error}") from error
+                    raise ShardError(
+                        f"{variant.path}: one image at a time does not fit in memory: {error}"
+                    ) from error
                 self._replica[1].rows = rows // 2
             # Outside the handler the error no longer holds the tensors that filled the memory.
             if self._around.device.type == "cuda":

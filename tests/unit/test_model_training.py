@@ -1,0 +1,149 @@
+"""Training: what it reaches, and that it repeats itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from pipeline.errors import FatalError
+from pipeline.models import ModelConfig, TrainedNetwork, TrainingConfig, load_classifier, train_network
+from pipeline.models.training import shift_images
+
+QUICK = TrainingConfig(epochs=2, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    """1,797 digits of 28 x 28, shuffled."""
+    loaded = load_digits()
+    pixels = torch.from_numpy(loaded.images).float()[:, None] / 16 * 255
+    images = F.interpolate(pixels, size=(28, 28), mode="bilinear").round().to(torch.uint8).repeat(1, 3, 1, 1)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order], torch.from_numpy(loaded.target)[order]
+
+
+def train(digits: tuple[Tensor, Tensor], name: str = "mnist_cnn2", seed: int = 0) -> TrainedNetwork:
+    return train_network(name, digits[0][:200], digits[1][:200], classes=10, config=QUICK, seed=seed)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("mnist_cnn2", 6), ("cifar_cnn4", 5)])
+def test_defaults_take_digits_to_97_percent(digits: tuple[Tensor, Tensor], name: str, epochs: int) -> None:
+    images, labels = digits
+    config = TrainingConfig(epochs=epochs)
+    trained = train_network(name, images[:1400], labels[:1400], classes=10, config=config)
+    model = load_classifier(ModelConfig(name=name, weights="train"), classes=10, weights=trained.to_bytes())
+    with torch.no_grad():
+        right = model(images[1400:].float() / 255).argmax(1) == labels[1400:]
+    assert right.float().mean() >= 0.97
+
+
+def test_same_seed_trains_the_same_weights(digits: tuple[Tensor, Tensor]) -> None:
+    first, again, other = train(digits), train(digits), train(digits, seed=1)
+    assert all(torch.equal(first.state_dict[key], again.state_dict[key]) for key in first.state_dict)
+    assert not torch.equal(first.state_dict["features.0.weight"], other.state_dict["features.0.weight"])
+
+
+def test_training_leaves_the_global_random_state_alone(digits: tuple[Tensor, Tensor]) -> None:
+    before = torch.get_rng_state()
+    train(digits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_global_random_state_does_not_reach_dropout(
+    digits: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, classes: int, *, seed: int) -> nn.Module:
+        network = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(2352, classes))
+        nn.init.zeros_(network[2].weight)
+        nn.init.zeros_(network[2].bias)
+        return network
+
+    monkeypatch.setattr("pipeline.models.training.build_network", build)
+    weights = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        weights.append(train(digits).state_dict["2.weight"])
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_mean_and_deviation_default_to_those_of_the_images(digits: tuple[Tensor, Tensor]) -> None:
+    images = digits[0][:200].clone()
+    images[:, 2] = 7
+    trained = train_network("mnist_cnn2", images, digits[1][:200], classes=10, config=QUICK)
+    mean = [float(value) for value in trained.metadata["mean"].split(",")]
+    std = [float(value) for value in trained.metadata["std"].split(",")]
+    pixels = images.double() / 255
+    assert mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert std[:2] == pytest.approx(pixels.std((0, 2, 3), correction=0)[:2].tolist())
+    assert std[2] == pytest.approx(1 / 255)
+
+
+def test_accuracy_is_that_of_the_stored_weights(digits: tuple[Tensor, Tensor]) -> None:
+    images, labels = digits[0][:200], digits[1][:200]
+    trained = train(digits, "cifar_cnn4")
+    model = load_classifier(
+        ModelConfig(name="cifar_cnn4", weights="train"), classes=10, weights=trained.to_bytes()
+    )
+    with torch.no_grad():
+        right = model(images.float() / 255).argmax(1) == labels
+    assert trained.accuracy == pytest.approx(right.float().mean().item())
+    assert all(tensor.is_contiguous() for tensor in trained.state_dict.values())
+
+
+def test_each_epoch_is_reported_once(digits: tuple[Tensor, Tensor]) -> None:
+    heard: list[tuple[int, float, float]] = []
+    trained = train_network(
+        "mnist_cnn2",
+        digits[0][:97],
+        digits[1][:97],
+        classes=10,
+        config=QUICK,
+        on_epoch=lambda number, loss, accuracy: heard.append((number, loss, accuracy)),
+    )
+    assert heard == [(epoch.number, epoch.loss, epoch.accuracy) for epoch in trained.history]
+    assert [number for number, _, _ in heard] == [1, 2]
+
+
+def test_a_single_image_left_over_does_not_break_batch_norm(digits: tuple[Tensor, Tensor]) -> None:
+    trained = train_network("cifar_cnn4", digits[0][:33], digits[1][:33], classes=10, config=QUICK)
+    assert int(trained.state_dict["features.1.num_batches_tracked"]) == 2
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "sgd", "learning_rate": 0.02}, {"momentum": 0.0}])
+def test_either_optimizer_learns(digits: tuple[Tensor, Tensor], settings: dict[str, object]) -> None:
+    config = TrainingConfig.model_validate(
+        {"epochs": 4, "batch_size": 32, "augmentation": "none", **settings}
+    )
+    trained = train_network("cifar_cnn4", digits[0][:300], digits[1][:300], classes=10, config=config)
+    assert trained.accuracy > 0.9
+
+
+def test_shift_moves_down_and_right_and_fills_with_black() -> None:
+    images = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).repeat(2, 3, 1, 1)
+    moved = shift_images(images, torch.tensor([1, -1]), torch.tensor([-1, 0]))
+    assert moved[0, 2].tolist() == [[0, 0, 0], [2, 3, 0], [5, 6, 0]]
+    assert moved[1, 0].tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
+
+
+def test_a_loss_that_runs_away_stops_training(digits: tuple[Tensor, Tensor]) -> None:
+    config = TrainingConfig(epochs=2, optimizer="sgd", learning_rate=1e12)
+    with pytest.raises(FatalError, match=r"diverged in epoch 1.*lower learning_rate"):
+        train_network("mnist_cnn2", digits[0][:200], digits[1][:200], classes=10, config=config)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(4, 3, 28, 28), torch.zeros(4).long(), r"torch\.float32 .* expected uint8"),
+        (torch.zeros(4, 1, 28, 28).byte(), torch.zeros(4).long(), r"\(4, 1, 28, 28\)"),
+        (torch.zeros(4, 3, 28, 28).byte(), torch.zeros(3).long(), r"labels are \(3,\)"),
+        (torch.zeros(1, 3, 28, 28).byte(), torch.zeros(1).long(), "at least two images"),
+        (torch.zeros(4, 3, 28, 28).byte(), torch.full((4,), 10), "from 10 to 10, expected 0 to 9"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(images: Tensor, labels: Tensor, message: str) -> None:
+    with pytest.raises(FatalError, match=message):
+        train_network("mnist_cnn2", images, labels, classes=10)

@@ -1,0 +1,149 @@
+"""What is committed is there once and whole; what is not is invisible."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import FatalError, RetryableError, ShardError
+from pipeline.store import MARKERS, Failed, Output, open_output
+
+VARIANT = "scores/model=m/method=a/metric=b-0123"
+
+
+def rows(start: int, stop: int, value: float = 0.0) -> pa.Table:
+    positions = list(range(start, stop))
+    return pa.table(
+        {
+            "position": positions,
+            "id": [f"s{one}" for one in positions],
+            "value": [value + one for one in positions],
+        }
+    )
+
+
+def ids(start: int, stop: int) -> list[str]:
+    return [f"s{one}" for one in range(start, stop)]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return open_output(tmp_path / "out", create=True)
+
+
+def test_committed_rows_are_read_back_in_order(output: Output) -> None:
+    output.commit(VARIANT, 4, 8, rows(4, 8), [], ids(4, 8))
+    output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    assert output.read(VARIANT)["id"].to_pylist() == ids(0, 8)
+    assert output.read(VARIANT, 2, 6, ["id"])["id"].to_pylist() == ids(2, 6)
+
+
+def test_a_part_without_a_marker_does_not_exist(output: Output) -> None:
+    output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    marker = next((Path(output.uri) / VARIANT / MARKERS).iterdir())
+    marker.unlink()
+    assert output.parts(VARIANT) == [] and output.read(VARIANT) is None
+
+
+def test_the_marker_is_written_last(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    original = Output.write_bytes
+    monkeypatch.setattr(
+        Output,
+        "write_bytes",
+        lambda self, name, content: (written.append(name), original(self, name, content))[1],
+    )
+    output.commit(VARIANT, 0, 2, rows(0, 1), [Failed(1, "s1", "corrupt")], ids(0, 2))
+    assert [MARKERS in name for name in written] == [False, False, True]
+
+
+def test_a_retry_of_the_same_unit_does_not_duplicate_rows(output: Output) -> None:
+    output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    output.commit(VARIANT, 0, 4, rows(0, 4, 0.5), [], ids(0, 4))
+    assert output.read(VARIANT)["id"].to_pylist() == ids(0, 4)
+
+
+def test_overlapping_parts_of_other_sizes_never_give_a_row_twice(output: Output) -> None:
+    output.commit(VARIANT, 0, 8, rows(0, 8), [], ids(0, 8))
+    output.commit(VARIANT, 4, 6, rows(4, 6), [], ids(4, 6))
+    output.commit(VARIANT, 8, 10, rows(8, 10), [], ids(8, 10))
+    assert output.read(VARIANT)["id"].to_pylist() == ids(0, 10)
+
+
+def test_ids_in_are_ids_out(output: Output) -> None:
+    with pytest.raises(ShardError, match=r"missing \['s3'\]"):
+        output.commit(VARIANT, 0, 4, rows(0, 3), [], ids(0, 4))
+    with pytest.raises(ShardError, match=r"unexpected \['s4'\]"):
+        output.commit(VARIANT, 0, 4, rows(0, 5), [], ids(0, 4))
+    assert output.parts(VARIANT) == []
+
+
+def test_failures_count_as_out_and_are_kept_with_their_reason(output: Output) -> None:
+    receipt = output.commit(VARIANT, 0, 3, rows(0, 2), [Failed(2, "s2", "truncated JPEG")], ids(0, 3))
+    assert (receipt.rows, receipt.failures) == (2, 1)
+    assert output.failures([VARIANT]).to_pylist() == [
+        {"position": 2, "id": "s2", "stage": "scores", "reason": "truncated JPEG"}
+    ]
+
+
+def test_plain_pyarrow_reads_a_part(output: Output) -> None:
+    output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    file = next((Path(output.uri) / VARIANT).glob("*.parquet"))
+    assert pq.ParquetFile(file).read()["id"].to_pylist() == ids(0, 4)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, content: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(FatalError, match="no space left; free some"):
+        output.commit(VARIANT, 0, 4, rows(0, 4), [], ids(0, 4))
+    assert output.parts(VARIANT) == []
+    assert not list(Path(output.uri).rglob("*.tmp"))
+
+
+def test_an_unknown_error_of_the_disk_may_be_tried_again(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: object, target: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", broken)
+    with pytest.raises(RetryableError):
+        output.write_bytes("a", b"b")
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(FatalError, match="not a heatline output"):
+        open_output(tmp_path, create=True)
+    with pytest.raises(FatalError, match="is a file"):
+        open_output(tmp_path / "thesis.tex", create=True)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def test_an_output_of_a_newer_format_is_refused(output: Output) -> None:
+    output.write_bytes("heatline.json", b'{"format": 99}')
+    with pytest.raises(FatalError, match="format 99"):
+        open_output(output.uri)
+
+
+def test_a_cached_table_is_made_once(output: Output) -> None:
+    made = []
+
+    def build() -> pa.Table:
+        made.append(1)
+        return rows(0, 3)
+
+    assert output.cached_table("index/a.arrow", build).equals(output.cached_table("index/a.arrow", build))
+    assert len(made) == 1
