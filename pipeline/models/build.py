@@ -10,7 +10,6 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from pipeline.errors import FatalError
@@ -74,14 +73,14 @@ def build_network(name: str, classes: int, *, seed: int = 0) -> nn.Module:
         if name in OWN_NETWORKS:
             return OWN_NETWORKS[name](classes)
         settings = _WITHOUT_HEADS if name in AUXILIARY_HEADS else {}
-        network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes, **settings)
+        network: nn.Module = _torchvision_models().get_model(name, weights=None, num_classes=classes, **settings)
         return network
 
 
 def known_models() -> list[ModelInfo]:
     """Own nets and torchvision's classifiers; timm's, over a thousand, are what `timm.list_models()` says."""
     own = [ModelInfo(name, "own", _count_parameters(name), ()) for name in OWN_NETWORKS]
-    published = [(name, list(torchvision.models.get_model_weights(name))) for name in _torchvision_names()]
+    published = [(name, list(_torchvision_models().get_model_weights(name))) for name in _torchvision_names()]
     return own + [
         ModelInfo(name, "torchvision", int(weights[-1].meta["num_params"]), tuple(w.name for w in weights))
         for name, weights in published
@@ -100,11 +99,9 @@ def check_name(name: str) -> None:
     module, colon, function = name.partition(":")
     if colon:
         if not module or not function:
-            raise FatalError(
-                f"model '{name}': expected timm:NAME, or module:function for a network of your own"
-            )
+            raise FatalError(f"model '{name}': expected timm:NAME, or module:function for a network of your own")
         return
-    if name in torchvision.models.list_models():
+    if name in _torchvision_models().list_models():
         raise FatalError(f"model '{name}' of torchvision is not an image classifier")
     raise FatalError(f"model '{name}' is not known{_suggestion(name, known)}")
 
@@ -120,10 +117,8 @@ def published_weights(name: str, weights: str) -> Any:
             raise FatalError(f"weights '{weights}': a timm model takes DEFAULT, with the tag in the name")
         return None
     if name not in _torchvision_names():
-        raise FatalError(
-            f"weights '{weights}': {name} has no published weights; name a file, `train` or `random`"
-        )
-    choices = torchvision.models.get_model_weights(name)
+        raise FatalError(f"weights '{weights}': {name} has no published weights; name a file, `train` or `random`")
+    choices = _torchvision_models().get_model_weights(name)
     if weights not in choices.__members__:
         raise FatalError(
             f"weights '{weights}': {name} has {', '.join(choices.__members__)}"
@@ -132,8 +127,13 @@ def published_weights(name: str, weights: str) -> Any:
     return choices[weights]
 
 
+def _torchvision_models() -> Any:
+    # torchvision takes seconds to import, which own networks do without.
+    return importlib.import_module("torchvision.models")
+
+
 def _torchvision_names() -> list[str]:
-    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    names: list[str] = _torchvision_models().list_models(module=_torchvision_models())
     return names
 
 
@@ -164,9 +164,7 @@ def _build_from_function(name: str, classes: int) -> nn.Module:
     try:
         module = importlib.import_module(module_name)
     except (ImportError, SyntaxError) as error:
-        raise FatalError(
-            f"model '{name}': cannot import '{module_name}' from the Python path: {error}"
-        ) from error
+        raise FatalError(f"model '{name}': cannot import '{module_name}' from the Python path: {error}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -174,9 +172,7 @@ def _build_from_function(name: str, classes: int) -> nn.Module:
         raise FatalError(f"model '{name}': '{module_name}' has no function '{function_name}'{close}")
     network = function(num_classes=classes) if _takes_classes(function) else function()
     if not isinstance(network, nn.Module):
-        raise FatalError(
-            f"model '{name}': the function returned {type(network).__name__}, expected nn.Module"
-        )
+        raise FatalError(f"model '{name}': the function returned {type(network).__name__}, expected nn.Module")
     return network
 
 

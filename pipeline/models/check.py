@@ -30,14 +30,10 @@ def check_classifier(model: nn.Module, height: int, width: int, classes: int) ->
     )
     output = forward_once(model, images)
     if not isinstance(output, Tensor):
-        raise FatalError(
-            f"the model returns {type(output).__name__}, expected a tensor of logits (N, {classes})"
-        )
+        raise FatalError(f"the model returns {type(output).__name__}, expected a tensor of logits (N, {classes})")
     if output.shape != (len(images), classes):
         mend = f"; set the model's `classes: {output.shape[1]}`" if output.dim() == 2 else ""
-        raise FatalError(
-            f"the model returns {tuple(output.shape)} for 3 images, expected logits (3, {classes}){mend}"
-        )
+        raise FatalError(f"the model returns {tuple(output.shape)} for 3 images, expected logits (3, {classes}){mend}")
     if not output.isfinite().all():
         raise FatalError(f"the model returns NaN or infinite logits on plain {height}x{width} images")
     if classes > 1 and (output >= 0).all() and torch.allclose(output.sum(1), output.new_ones(3), atol=1e-3):

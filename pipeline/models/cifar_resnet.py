@@ -30,9 +30,7 @@ class BasicBlock(nn.Module):
         """(N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         shortcut = features
         if self.stride != 1:
-            shortcut = F.pad(
-                features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding)
-            )
+            shortcut = F.pad(features[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.padding, self.padding))
         inner = self.relu1(self.bn1(self.conv1(features)))
         output: Tensor = self.relu2(self.bn2(self.conv2(inner)) + shortcut)
         return output

@@ -32,9 +32,7 @@ class TrainingConfig(Config):
     learning_rate: float = Field(0.004, gt=0, description="peak of the one-cycle schedule")
     warm_up: float = Field(0.25, gt=0, lt=1, description="share of the steps in which the rate rises")
     momentum: float = Field(0.9, ge=0, lt=1, description="AdamW's first decay rate; momentum of sgd")
-    weight_decay: float = Field(
-        0.01, ge=0, description="AdamW: times the rate, from the weights; sgd: in the loss"
-    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW: times the rate, from the weights; sgd: in the loss")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
     augmentation: Literal["none", "shift", "flip_and_shift"] = Field(
         "shift", description="random shifts, and mirror images; digits must not be mirrored"
@@ -55,12 +53,8 @@ class ModelConfig(Config):
         description="file (.safetensors, .pt, .pth, .th; path or URI), published name such as IMAGENET1K_V1 "
         "or DEFAULT, `train`, or `random` for an untrained network"
     )
-    id: str = Field(
-        "", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how results call it; default: name"
-    )
-    classes: PositiveInt | None = Field(
-        None, description="default: what the weights say, else the data set's"
-    )
+    id: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how results call it; default: name")
+    classes: PositiveInt | None = Field(None, description="default: what the weights say, else the data set's")
     mean: tuple[Channel, Channel, Channel] | None = Field(
         None, description="per channel, in [0, 1]; default: what comes with the weights, else ImageNet's"
     )

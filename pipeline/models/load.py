@@ -130,9 +130,7 @@ def _own_channels(network: nn.Module, key: str) -> tuple[float, float, float] | 
     """timm's networks know the normalisation that they were meant for."""
     settings = getattr(network, "pretrained_cfg", None)
     value = settings.get(key) if isinstance(settings, Mapping) else None
-    return (
-        (float(value[0]), float(value[1]), float(value[2])) if value is not None and len(value) == 3 else None
-    )
+    return (float(value[0]), float(value[1]), float(value[2])) if value is not None and len(value) == 3 else None
 
 
 def _stated_classes(weights: Weights) -> int | None:
@@ -171,20 +169,16 @@ def _difference(
     reshaped = [key for key in expected if key in state and expected[key].shape != state[key].shape]
     counts = {state[key].shape[:1] for key in reshaped}
     only_last = all(
-        expected[key].shape[:1] == (classes,) and expected[key].shape[1:] == state[key].shape[1:]
-        for key in reshaped
+        expected[key].shape[:1] == (classes,) and expected[key].shape[1:] == state[key].shape[1:] for key in reshaped
     )
     if not missing and not unexpected and len(counts) == 1 and only_last:
         found = next(iter(counts))[0]
         return (
-            f"{weights.source}: has {found} classes, {name} was built for {classes}; "
-            f"set the model's `classes: {found}`"
+            f"{weights.source}: has {found} classes, {name} was built for {classes}; set the model's `classes: {found}`"
         )
     parts = [f"missing {shorten(missing)}"] if missing else []
     parts += [f"unexpected {shorten(unexpected)}"] if unexpected else []
-    parts += (
-        [f"other shapes {shorten([_shapes(key, state, expected) for key in reshaped])}"] if reshaped else []
-    )
+    parts += [f"other shapes {shorten([_shapes(key, state, expected) for key in reshaped])}"] if reshaped else []
     stated = weights.metadata.get("architecture") or weights.metadata.get("arch")
     origin = f" (the file says {stated})" if stated else ""
     return f"{weights.source}: not the weights of {name}{origin}: {'; '.join(parts)}"

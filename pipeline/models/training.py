@@ -116,9 +116,7 @@ class _Normalisation:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device) -> None:
         self.scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, 3, 1, 1)
-        self.offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(
-            1, 3, 1, 1
-        )
+        self.offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return (pixels * self.scale + self.offset).contiguous(memory_format=torch.channels_last)
@@ -238,9 +236,7 @@ def shift_images(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _check(images: Tensor, labels: Tensor, classes: int) -> None:
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise FatalError(
-            f"training images are {images.dtype} {tuple(images.shape)}, expected uint8 (N, 3, H, W)"
-        )
+        raise FatalError(f"training images are {images.dtype} {tuple(images.shape)}, expected uint8 (N, 3, H, W)")
     if labels.shape != (len(images),):
         raise FatalError(f"training labels are {tuple(labels.shape)}, expected ({len(images)},)")
     if len(images) < 2:

@@ -56,9 +56,7 @@ class Weights:
         return red, green, blue
 
 
-def weights_metadata(
-    architecture: str, classes: int, mean: Sequence[float], std: Sequence[float]
-) -> dict[str, str]:
+def weights_metadata(architecture: str, classes: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, str]:
     """What a file of weights says of itself, so that it loads without further settings."""
     return {
         "architecture": architecture,
@@ -71,9 +69,7 @@ def weights_metadata(
 def weights_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
     """A safetensors file: tensors, which may share memory or lie in any order, and metadata."""
     # A clone each, since safetensors refuses tensors that share memory (tied layers).
-    tensors = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()
-    }
+    tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state.items()}
     return safetensors.torch.save(tensors, dict(metadata))
 
 

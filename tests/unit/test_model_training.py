@@ -84,9 +84,7 @@ def test_mean_and_deviation_default_to_those_of_the_images(digits: tuple[Tensor,
 def test_accuracy_is_that_of_the_stored_weights(digits: tuple[Tensor, Tensor]) -> None:
     images, labels = digits[0][:200], digits[1][:200]
     trained = train(digits, "cifar_cnn4")
-    model = load_classifier(
-        ModelConfig(name="cifar_cnn4", weights="train"), classes=10, weights=trained.to_bytes()
-    )
+    model = load_classifier(ModelConfig(name="cifar_cnn4", weights="train"), classes=10, weights=trained.to_bytes())
     with torch.no_grad():
         right = model(images.float() / 255).argmax(1) == labels
     assert trained.accuracy == pytest.approx(right.float().mean().item())
@@ -114,9 +112,7 @@ def test_a_single_image_left_over_does_not_break_batch_norm(digits: tuple[Tensor
 
 @pytest.mark.parametrize("settings", [{"optimizer": "sgd", "learning_rate": 0.02}, {"momentum": 0.0}])
 def test_either_optimizer_learns(digits: tuple[Tensor, Tensor], settings: dict[str, object]) -> None:
-    config = TrainingConfig.model_validate(
-        {"epochs": 4, "batch_size": 32, "augmentation": "none", **settings}
-    )
+    config = TrainingConfig.model_validate({"epochs": 4, "batch_size": 32, "augmentation": "none", **settings})
     trained = train_network("cifar_cnn4", digits[0][:300], digits[1][:300], classes=10, config=config)
     assert trained.accuracy > 0.9
 

@@ -75,9 +75,7 @@ def test_checkpoints_load_however_they_are_wrapped(
 
 
 def test_bytes_take_the_place_of_the_weights_of_the_spec() -> None:
-    model = load_classifier(
-        ModelConfig(name=NAME, weights="train"), classes=10, weights=weights_bytes(state(), {})
-    )
+    model = load_classifier(ModelConfig(name=NAME, weights="train"), classes=10, weights=weights_bytes(state(), {}))
     assert torch.equal(model.network.state_dict()["conv1.weight"], state()["conv1.weight"])
     with pytest.raises(FatalError, match="to be trained"):
         load_classifier(ModelConfig(name=NAME, weights="train"), classes=10)
@@ -119,9 +117,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> 
 
 def test_another_class_count_is_said_in_numbers(tmp_path: Path) -> None:
     path = saved(tmp_path / "w.safetensors", state(classes=100))
-    with pytest.raises(
-        FatalError, match=r"has 100 classes, cifar_resnet8 was built for 10; .*`classes: 100`"
-    ):
+    with pytest.raises(FatalError, match=r"has 100 classes, cifar_resnet8 was built for 10; .*`classes: 100`"):
         load_classifier(config(path), classes=10)
     assert load_classifier(config(path, classes=100), classes=10).classes == 100
 
@@ -209,9 +205,7 @@ def test_densenet_files_with_old_layer_names_load(tmp_path: Path) -> None:
 
 def test_layers_that_convert_by_version_load_from_safetensors() -> None:
     tensors = build_network("mnasnet0_5", 10, seed=2).state_dict()
-    load_classifier(
-        ModelConfig(name="mnasnet0_5", weights="train"), classes=10, weights=weights_bytes(tensors, {})
-    )
+    load_classifier(ModelConfig(name="mnasnet0_5", weights="train"), classes=10, weights=weights_bytes(tensors, {}))
 
 
 def test_digest_is_of_weights_normalisation_and_name_and_not_of_the_file_kind(tmp_path: Path) -> None:
