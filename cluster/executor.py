@@ -87,9 +87,7 @@ def drive(pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int, retries: i
     while len(queue):
         _hand_out(pool, queue, watch, busy, in_flight)
         if not busy.total() and pool.workers():
-            raise FatalError(
-                f"{len(queue)} units wait for what no unit makes; this is a fault of the program"
-            )
+            raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
         for attempt in pool.wait():
             busy[attempt.worker] -= 1
             unit, error = attempt.unit, attempt.error

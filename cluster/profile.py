@@ -16,16 +16,12 @@ class Profile(Config):
     A file of `cluster/profiles` or a file of the user's own, in YAML.
     """
 
-    executor: Literal["ray", "local"] = Field(
-        "ray", description="Ray actors, or this process (for debugging)"
-    )
+    executor: Literal["ray", "local"] = Field("ray", description="Ray actors, or this process (for debugging)")
     address: str | None = Field(None, description="a running Ray cluster; default: start Ray on this machine")
     workers: PositiveInt | None = Field(None, description="actors; default: as many as the resources hold")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPU cores an actor reserves and computes with")
     gpus_per_worker: float = Field(0.0, ge=0, description="GPUs an actor reserves; a fraction shares one")
-    in_flight: PositiveInt = Field(
-        3, description="units an actor has at a time: one decodes, one computes, one writes"
-    )
+    in_flight: PositiveInt = Field(3, description="units an actor has at a time: one decodes, one computes, one writes")
     retries: int = Field(3, ge=0, description="further attempts at a unit whose worker or storage failed")
     unit_passes: PositiveInt = Field(
         2000,

@@ -6,6 +6,7 @@ import heapq
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 from pipeline.stages.variant import STAGES, Unit, Variant
 from pipeline.store import Part
@@ -34,7 +35,7 @@ def units(variant: Variant, parts: Iterable[Part]) -> list[Unit]:
     found = []
     for start, stop in gaps(parts, variant.total):
         edges = [start, *range((start // size + 1) * size, stop, size), stop]
-        found += [Unit(variant.path, low, high) for low, high in zip(edges, edges[1:], strict=False)]
+        found += [Unit(variant.path, low, high) for low, high in pairwise(edges)]
     return found
 
 
@@ -55,9 +56,7 @@ class UnitQueue:
 
     def __init__(self, variants: Mapping[str, Variant], committed: Mapping[str, list[Part]]) -> None:
         self._variants = variants
-        self._models = {
-            name: number for number, name in enumerate(dict.fromkeys(v.model for v in variants.values()))
-        }
+        self._models = {name: number for number, name in enumerate(dict.fromkeys(v.model for v in variants.values()))}
         self._stretch = max((variant.unit_size for variant in variants.values()), default=1)
         self._readers: dict[str, list[str]] = defaultdict(list)
         self._units: dict[str, list[Unit]] = {}
@@ -116,9 +115,7 @@ class UnitQueue:
             for waiting in self._units[path] if whole else self._touching(path, unit):
                 if waiting not in self._missing:
                     continue
-                covered = (
-                    len(unit) if whole else min(unit.stop, waiting.stop) - max(unit.start, waiting.start)
-                )
+                covered = len(unit) if whole else min(unit.stop, waiting.stop) - max(unit.start, waiting.start)
                 self._missing[waiting] -= covered
                 if self._missing[waiting] == 0:
                     self._offer(waiting)

@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -51,7 +52,7 @@ def _ray(profile: Profile) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    before = os.getcwd()
+    before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="heatline-") as clean:
         os.chdir(clean)
         try:
@@ -67,9 +68,7 @@ def _ray(profile: Profile) -> Iterator[None]:
                     **({} if profile.address else local),
                 )
             except (ConnectionError, RuntimeError, ValueError) as error:
-                raise FatalError(
-                    f"Ray at {profile.address or 'this machine'} cannot be reached: {error}"
-                ) from error
+                raise FatalError(f"Ray at {profile.address or 'this machine'} cannot be reached: {error}") from error
             yield
         finally:
             ray.shutdown()

@@ -92,9 +92,7 @@ def _output_problems(spec: JobSpec) -> list[Problem]:
     return []
 
 
-def _open_dataset(
-    spec: JobSpec, load_index: LoadIndex, problems: list[Problem]
-) -> tuple[pa.Table, Dataset] | None:
+def _open_dataset(spec: JobSpec, load_index: LoadIndex, problems: list[Problem]) -> tuple[pa.Table, Dataset] | None:
     try:
         index = load_index(spec.dataset)
         dataset = Dataset(spec.dataset, index, spec.seed)

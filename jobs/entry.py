@@ -67,11 +67,7 @@ def expand(document: Document, key: str, items: list[object]) -> tuple[list[Entr
             continue
         faults = _sweep_faults(document, place, written["sweep"], parameters)
         problems += faults
-        entries += (
-            [Entry(_UNNAMED, parameters, place)]
-            if faults
-            else _grid(name, parameters, place, written["sweep"])
-        )
+        entries += [Entry(_UNNAMED, parameters, place)] if faults else _grid(name, parameters, place, written["sweep"])
     return entries, problems + _same_ids(document, key, entries)
 
 
@@ -80,9 +76,7 @@ def _identity(written: dict[str, object]) -> str:
     return identity if isinstance(identity, str) else _UNNAMED
 
 
-def _sweep_faults(
-    document: Document, place: Place, sweep: object, parameters: dict[str, object]
-) -> list[Problem]:
+def _sweep_faults(document: Document, place: Place, sweep: object, parameters: dict[str, object]) -> list[Problem]:
     here = (*place, "sweep")
     if not isinstance(sweep, dict) or not sweep:
         return [document.problem(here, f"expected parameters with lists of values, got {got(sweep)}")]
@@ -105,9 +99,7 @@ def _sweep_faults(
     return faults
 
 
-def _grid(
-    name: str, parameters: dict[str, object], place: Place, sweep: dict[str, list[object]]
-) -> list[Entry]:
+def _grid(name: str, parameters: dict[str, object], place: Place, sweep: dict[str, list[object]]) -> list[Entry]:
     entries = []
     for point in itertools.product(*(range(len(values)) for values in sweep.values())):
         swept = dict(zip(sweep, point, strict=True))

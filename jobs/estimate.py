@@ -76,8 +76,7 @@ def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
                     # An input gradient costs about what a forward does, so a pass is half of the measured pair.
                     seconds=(cost.forwards + cost.backwards) * pace.seconds / 2 if pace else None,
                     bytes=sum(
-                        _bytes(variant, setting.height * setting.width) * left[variant.path]
-                        for variant in variants
+                        _bytes(variant, setting.height * setting.width) * left[variant.path] for variant in variants
                     ),
                 )
             )

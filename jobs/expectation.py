@@ -51,9 +51,7 @@ def expected(annotation: object, limits: Sequence[object] = ()) -> str:
 
 
 def _expected_list(arguments: Sequence[object], limits: Iterable[object]) -> str:
-    length = (
-        f"{len(arguments)} " if arguments and arguments[-1] is not Ellipsis and len(arguments) > 1 else ""
-    )
+    length = f"{len(arguments)} " if arguments and arguments[-1] is not Ellipsis and len(arguments) > 1 else ""
     least = max((getattr(limit, "min_length", None) or 0 for limit in limits), default=0)
     item = expected(arguments[0]) if arguments else "a value"
     several = "entries"

@@ -64,16 +64,12 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
     settings = {name: model.setting for name, model in checked.models.items()}
     variants: dict[str, Variant] = {}
     predictions: dict[str, Variant] = {}
-    training = (
-        spec.dataset.training_split() if any(model.weights == "train" for model in spec.models) else None
-    )
+    training = spec.dataset.training_split() if any(model.weights == "train" for model in spec.models) else None
     trained: dict[str, Variant] = {}
     for model in spec.models:
         if training is not None and model.weights == "train":
             table = cached_index(output, training)
-            trained[model.id] = _train(
-                spec, model, Dataset(training, table, spec.seed).fingerprint, settings[model.id]
-            )
+            trained[model.id] = _train(spec, model, Dataset(training, table, spec.seed).fingerprint, settings[model.id])
         predictions[model.id] = _predict(spec, checked, model, trained.get(model.id), profile)
     selected = () if spec.dataset.select != "correct_for_all_models" else tuple(predictions.values())
     for model in spec.models:
@@ -143,9 +139,7 @@ def _explain(
     """The maps of every method of one model, and the scores of every metric of each."""
     setting = checked.models[own.model].setting
     for method in spec.methods:
-        upstream = sorted(
-            variant.fingerprint for variant in {own.path: own, **{v.path: v for v in selecting}}.values()
-        )
+        upstream = sorted(variant.fingerprint for variant in {own.path: own, **{v.path: v for v in selecting}}.values())
         fingerprint = digest(
             "attribute",
             Attribute.revision,

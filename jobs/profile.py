@@ -33,9 +33,7 @@ def load_profile(name: str | None) -> Profile:
     known = {file.stem: file for file in sorted(PROFILES.glob("*.yaml"))}
     file = known.get(name, Path(name))
     if not file.is_file():
-        raise SpecError(
-            [Problem("--profile", None, "", f"no profile or file '{name}'{hint(name, list(known))}")]
-        )
+        raise SpecError([Problem("--profile", None, "", f"no profile or file '{name}'{hint(name, list(known))}")])
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
         return Profile.model_validate(loaded if loaded is not None else {})
@@ -48,9 +46,7 @@ def load_profile(name: str | None) -> Profile:
                 name,
                 None,
                 ".".join(str(step) for step in one["loc"]),
-                f"unknown key{hint(str(one['loc'][-1]), keys)}"
-                if one["type"] == "extra_forbidden"
-                else one["msg"],
+                f"unknown key{hint(str(one['loc'][-1]), keys)}" if one["type"] == "extra_forbidden" else one["msg"],
             )
             for one in error.errors()
         ]

@@ -142,7 +142,6 @@ class Progress:
                 failed,
             )
         lines = [
-            Text(line, style="yellow", overflow="ellipsis", no_wrap=True)
-            for line in self._troubles[-TROUBLES_SHOWN:]
+            Text(line, style="yellow", overflow="ellipsis", no_wrap=True) for line in self._troubles[-TROUBLES_SHOWN:]
         ]
         return Group(table, Text(f"{elapsed:.0f} s, {self._left()}", style="bright_black"), *lines)

@@ -129,9 +129,7 @@ def new_record(
         "dataset": spec.dataset.model_dump(mode="json"),
         "index": plan.job.index,
         "dataset_fingerprint": dataset.fingerprint,
-        "class_names": list(dataset.class_names)
-        if dataset.class_names and len(dataset.class_names) <= 1000
-        else None,
+        "class_names": list(dataset.class_names) if dataset.class_names and len(dataset.class_names) <= 1000 else None,
         "samples": len(dataset),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "profile": profile.model_dump(mode="json"),

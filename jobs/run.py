@@ -24,7 +24,7 @@ from pipeline.stages.summarise import Summary, summarise
 from pipeline.store import Output, open_output
 
 
-class Stopped(Exception):
+class StopRequestedError(Exception):
     """The run was asked to stop by a signal other than Ctrl-C."""
 
 
@@ -109,7 +109,7 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
                 make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
-    except Stopped:
+    except StopRequestedError:
         reason = "stopped by a signal"
     except FatalError as error:
         reason = str(error)
@@ -133,9 +133,7 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
     status: Literal["done", "failed"] = "failed" if plan.queue.lost or bad else "done"
     record.write(output, plan, status, failures=failures, summary=summary)
     page = build_report(output, record.name, dataset=checked.dataset, samples=spec.report.samples)
-    lost = tuple(
-        f"{unit.variant} [{unit.start}, {unit.stop}): {why}" for unit, why in sorted(plan.queue.lost.items())
-    )
+    lost = tuple(f"{unit.variant} [{unit.start}, {unit.stop}): {why}" for unit, why in sorted(plan.queue.lost.items()))
     return Result(status, record.name, page, record.done, 0, failures, lost, len(plan.queue.stranded))
 
 
@@ -150,13 +148,13 @@ def _watching(record: RunRecord, progress: Progress) -> Callable[[Event], None]:
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM raises `Stopped` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM raises `StopRequestedError` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: Any) -> None:
-        raise Stopped
+        raise StopRequestedError
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -73,8 +73,7 @@ def _entry(model: type[BaseModel], definition: Schema) -> Schema:
         "additionalProperties": False,
         "minProperties": 1,
         "properties": {
-            key: {"type": "array", "minItems": 1, "items": _without_default(value)}
-            for key, value in parameters.items()
+            key: {"type": "array", "minItems": 1, "items": _without_default(value)} for key, value in parameters.items()
         },
     }
     # A parameter without a default may stand in the sweep instead.

@@ -135,9 +135,7 @@ class JobSpec(Config):
 
 def built_in_specs() -> dict[str, Path]:
     """The specs that come with heatline, by name (`quickstart`)."""
-    return {
-        path.relative_to(SPECS).with_suffix("").as_posix(): path for path in sorted(SPECS.rglob("*.yaml"))
-    }
+    return {path.relative_to(SPECS).with_suffix("").as_posix(): path for path in sorted(SPECS.rglob("*.yaml"))}
 
 
 def find_spec(name: str) -> Path:
@@ -174,9 +172,7 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
     problems = apply_overrides(document, overrides, here)
     if not isinstance(document.value, dict):
         what = "an empty file" if document.value is None else got(document.value)
-        raise SpecError(
-            [document.problem((), f"expected keys such as dataset, models and methods, got {what}")]
-        )
+        raise SpecError([document.problem((), f"expected keys such as dataset, models and methods, got {what}")])
     value, written = dict(document.value), _Written(document)
     for key in ("methods", "metrics"):
         if isinstance(value.get(key), list):
@@ -245,9 +241,7 @@ def _translated(error: ValidationError, value: object, written: _Written) -> lis
         if details["type"] == "extra_forbidden" and place[2:3] == ("sweep",):
             place = place[:4]
         if inner[2:] == ("config",):
-            message = message.replace(
-                "a mapping", f"a {_NOUNS[str(inner[0])]}'s name, or a mapping with one", 1
-            )
+            message = message.replace("a mapping", f"a {_NOUNS[str(inner[0])]}'s name, or a mapping with one", 1)
         problems.append(written.document.problem(place, message))
     meant = {
         f"{problem.place.rpartition('.')[0]}.{match[1]}".lstrip(".")

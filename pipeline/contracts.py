@@ -91,9 +91,7 @@ class AttributionMethod(Config, ABC):
     revision: ClassVar[int] = 1
     name: str
     reduction: Reduction = Field("sum", description="how channels become one map before ranking and storing")
-    target: Target = Field(
-        "predicted", description="the class explained: the prediction, the label, or the runner-up"
-    )
+    target: Target = Field("predicted", description="the class explained: the prediction, the label, or the runner-up")
 
     @abstractmethod
     def cost(self, setting: Setting) -> Cost:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -57,14 +56,12 @@ class Folder:
             temporary = Path(f"{target}.{uuid.uuid4().hex}.tmp")
             try:
                 temporary.write_bytes(content)
-                os.replace(temporary, target)
+                temporary.replace(target)
             finally:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise FatalError(
-                    f"{self.uri}: no space left; free some and run the same command again"
-                ) from error
+                raise FatalError(f"{self.uri}: no space left; free some and run the same command again") from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
                 raise FatalError(f"{target}: cannot be written: {error.strerror}") from error
             raise RetryableError(f"{target}: {error}") from error
@@ -92,9 +89,5 @@ class Folder:
 
     def open_table(self, name: str) -> pa.Table:
         """An Arrow table kept by `cached_table`; memory-mapped on a local disk."""
-        source = (
-            pa.memory_map(self.path(name))
-            if self._local
-            else self._filesystem.open_input_file(self.path(name))
-        )
+        source = pa.memory_map(self.path(name)) if self._local else self._filesystem.open_input_file(self.path(name))
         return pa.ipc.open_file(source).read_all()

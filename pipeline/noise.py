@@ -39,14 +39,10 @@ class Noise:
 
     def normal(self, stream: str, ids: Sequence[str], shape: tuple[int, ...], draw: int = 0) -> Tensor:
         """Standard normal numbers, (B, *shape) float32 on the CPU, one independent draw a sample."""
-        rows = [
-            self.generator(stream, sample, draw).standard_normal(shape, dtype=np.float32) for sample in ids
-        ]
+        rows = [self.generator(stream, sample, draw).standard_normal(shape, dtype=np.float32) for sample in ids]
         return torch.from_numpy(np.stack(rows)) if rows else torch.empty((0, *shape))
 
-    def choice(
-        self, stream: str, sample: str, population: Sequence[int], size: int, draw: int = 0
-    ) -> list[int]:
+    def choice(self, stream: str, sample: str, population: Sequence[int], size: int, draw: int = 0) -> list[int]:
         """`size` distinct members of `population`, in the order drawn."""
         picked = self.generator(stream, sample, draw).choice(len(population), size=size, replace=False)
         return [population[int(index)] for index in picked]

@@ -40,8 +40,4 @@ def pixel_ranks(maps: Tensor) -> Tensor:
     """
     order = maps.flatten(1).sort(dim=1, descending=True, stable=True).indices
     places = torch.arange(order.shape[1], device=maps.device, dtype=torch.int32).expand_as(order)
-    return (
-        torch.empty_like(places, memory_format=torch.contiguous_format)
-        .scatter_(1, order, places)
-        .view(maps.shape)
-    )
+    return torch.empty_like(places, memory_format=torch.contiguous_format).scatter_(1, order, places).view(maps.shape)

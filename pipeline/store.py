@@ -217,9 +217,7 @@ class Output(Folder):
             stop: one past the last position; default: to the end.
             columns: those wanted; default: all.
         """
-        wanted = [
-            part for part in self.parts(variant) if part.stop > start and (stop is None or part.start < stop)
-        ]
+        wanted = [part for part in self.parts(variant) if part.stop > start and (stop is None or part.start < stop)]
         if not wanted:
             return None
         inside = ds.field("position") >= start
@@ -239,8 +237,7 @@ class Output(Folder):
             there = {name for name, _ in self.list(f"failures/{variant}")}
             names = [part.file for part in self.parts(variant) if part.file in there]
             tables += [
-                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem)
-                for name in names
+                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem) for name in names
             ]
         return pa.concat_tables(tables)
 
@@ -293,9 +290,7 @@ class Output(Folder):
                 tables.append(table.append_column("model", names))
         return pa.concat_tables(tables) if tables else pa.table({})
 
-    def maps(
-        self, *, method: str | None = None, model: str | None = None, run: str | None = None
-    ) -> ds.Dataset:
+    def maps(self, *, method: str | None = None, model: str | None = None, run: str | None = None) -> ds.Dataset:
         """Attribution maps of a run as a pyarrow dataset: position, id, label, target, model, method, map.
 
         The column `map` is a fixed-shape tensor (1, H, W) float32, higher is more relevant, after the method's
@@ -317,8 +312,7 @@ class Output(Folder):
         return [
             one
             for one in self.run(run)["variants"]
-            if one["stage"] == stage
-            and all(value is None or one[key] == value for key, value in wanted.items())
+            if one["stage"] == stage and all(value is None or one[key] == value for key, value in wanted.items())
         ]
 
     def _table(self, variants: Iterable[tuple[str, int]]) -> pa.Table:

@@ -26,9 +26,7 @@ def settle(network: nn.Module, scale: float = 1.0) -> nn.Module:
 
 def linear_classifier(classes: int = 3, size: int = 4) -> Classifier:
     """Logits W·x + b on the pixels themselves: every method has a closed form."""
-    return Classifier(
-        settle(nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))), classes=classes
-    )
+    return Classifier(settle(nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes))), classes=classes)
 
 
 def small_network(classes: int = 5) -> nn.Module:
@@ -42,9 +40,7 @@ def small_network(classes: int = 5) -> nn.Module:
 
 def small_classifier(classes: int = 5) -> Classifier:
     """The small network behind a normalisation."""
-    return Classifier(
-        settle(small_network(classes), 3.0), classes=classes, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)
-    )
+    return Classifier(settle(small_network(classes), 3.0), classes=classes, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
 def make_batch(model: Classifier, count: int = 5, size: int = 8, prefix: str = "sample") -> Batch:

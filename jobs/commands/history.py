@@ -26,9 +26,7 @@ def history(output: str, as_json: bool) -> None:
     console = Console(highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "seconds", "samples", "units done", "reused", "failed", "best"):
-        table.add_column(
-            heading, justify="left" if heading in ("run", "status", "best") else "right", overflow="fold"
-        )
+        table.add_column(heading, justify="left" if heading in ("run", "status", "best") else "right", overflow="fold")
     for record in records:
         table.add_row(
             record["run"],

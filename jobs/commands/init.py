@@ -81,9 +81,7 @@ max_failed_share: 0.0
 
 @click.command()
 @click.argument("path", default="heatline.yaml", type=click.Path(path_type=Path))
-@click.option(
-    "--source", default="digits", type=click.Choice(list(_DATASETS)), help="Where the images come from."
-)
+@click.option("--source", default="digits", type=click.Choice(list(_DATASETS)), help="Where the images come from.")
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 def init(path: Path, source: str, force: bool) -> None:
     """Write a commented starter spec to PATH (heatline.yaml).

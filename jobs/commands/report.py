@@ -14,9 +14,7 @@ from pipeline.store import open_output
 @click.command()
 @click.argument("output")
 @click.option("--run", "name", help="name of a run; default: the latest")
-@click.option(
-    "--samples", type=click.IntRange(min=0), help="images in the gallery; default: as in the run's spec"
-)
+@click.option("--samples", type=click.IntRange(min=0), help="images in the gallery; default: as in the run's spec")
 @click.option("--open", "show", is_flag=True, help="open the page in a browser")
 @click.option("--json", "as_json", is_flag=True, help="print the page's place as JSON")
 def report(output: str, name: str | None, samples: int | None, show: bool, as_json: bool) -> None:

@@ -19,9 +19,7 @@ from jobs.spec import load_spec
 
 @click.command()
 @click.argument("spec")
-@click.option(
-    "--profile", help="a profile's name (laptop, node, cluster, local) or file; default: by what is here"
-)
+@click.option("--profile", help="a profile's name (laptop, node, cluster, local) or file; default: by what is here")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="change a key of the spec")
 @click.option("--fresh", is_flag=True, help="compute everything again")
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
@@ -50,9 +48,7 @@ def _tell(result: Result, output: str, page: str | None) -> None:
         click.echo(f"{result.stranded} units that wait for the lost ones were not done", err=True)
     if result.failures:
         click.echo(f"{result.failures} samples failed; the report says why", err=True)
-    what = (
-        f"{result.done} units computed" if result.done else "nothing to do: every unit was committed before"
-    )
+    what = f"{result.done} units computed" if result.done else "nothing to do: every unit was committed before"
     click.echo(f"{what}; output {output}")
     if page:
         click.echo(f"report {page}")

@@ -30,9 +30,7 @@ _FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 @click.option("--sample", metavar="ID", help="id of the sample; without it, the first ids are listed")
 @click.option("--model", metavar="ID", help="only this model; default: all of the run")
 @click.option("--run", "name", metavar="NAME", help="name of a run; default: the latest")
-@click.option(
-    "--save", metavar="FILE", type=click.Path(path_type=Path), help="the picture; default: <id>.png here"
-)
+@click.option("--save", metavar="FILE", type=click.Path(path_type=Path), help="the picture; default: <id>.png here")
 @click.option("--signed", is_flag=True, help="blue against, red in favour, in place of dark to bright")
 @click.option("--json", "as_json", is_flag=True, help="print the picture's place and the scores as JSON")
 def show(
@@ -105,9 +103,7 @@ def _print_scores(view: SampleView) -> None:
     for model in view.models:
         measures = list(dict.fromkeys((score.metric, score.measure) for score in model.scores))
         values = {(score.method, score.metric, score.measure): score.value for score in model.scores}
-        table = Table(
-            box=box.SIMPLE_HEAD, title=_title(view, model.model), title_justify="left", title_style=""
-        )
+        table = Table(box=box.SIMPLE_HEAD, title=_title(view, model.model), title_justify="left", title_style="")
         table.add_column("method")
         for metric, measure in measures:
             table.add_column(escape(metric if metric == measure else f"{metric} {measure}"), justify="right")
@@ -120,7 +116,5 @@ def _print_scores(view: SampleView) -> None:
 def _title(view: SampleView, model: str) -> str:
     one = next(found for found in view.models if found.model == model)
     label = "" if view.label is None else f", label {view.label}"
-    prediction = (
-        "no prediction" if one.predicted is None else f"predicts {one.predicted} ({one.probability:.3f})"
-    )
+    prediction = "no prediction" if one.predicted is None else f"predicts {one.predicted} ({one.probability:.3f})"
     return escape(f"{model}: {prediction}{label}")

@@ -15,9 +15,7 @@ from pipeline.data import build_index
 
 @click.command()
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC…")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key: methods.1.steps=20."
-)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key: methods.1.steps=20.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list with one object a spec.")
 def validate(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> int:
     """Tell every problem of each SPEC, with its line; exit code 2 if there is any.
@@ -35,9 +33,7 @@ def validate(specs: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) 
     return 2 if any(problems for _, _, problems in results) else 0
 
 
-def _validate(
-    file: str, overrides: tuple[str, ...]
-) -> tuple[dict[str, object], str | None, tuple[Problem, ...]]:
+def _validate(file: str, overrides: tuple[str, ...]) -> tuple[dict[str, object], str | None, tuple[Problem, ...]]:
     """The result for JSON, the line for people where all is well, and the problems."""
     try:
         job = check(load_spec(file, overrides), build_index)

@@ -33,6 +33,4 @@ class Cifar100(DownloadedConfig):
     @classmethod
     def arrays(cls, data: VisionDataset) -> Arrays:
         """Images, labels and class names as the files have them."""
-        return Arrays(
-            data.data.transpose(0, 3, 1, 2), np.array(data.targets, dtype=np.int64), tuple(data.classes)
-        )
+        return Arrays(data.data.transpose(0, 3, 1, 2), np.array(data.targets, dtype=np.int64), tuple(data.classes))

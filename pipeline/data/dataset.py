@@ -134,9 +134,7 @@ class Dataset:
         """
         chosen = np.asarray(positions, dtype=np.int64).reshape(-1)
         if len(chosen) and not 0 <= chosen.min() <= chosen.max() < len(self):
-            raise IndexError(
-                f"positions {chosen.min()} to {chosen.max()} asked for, there are 0 to {len(self) - 1}"
-            )
+            raise IndexError(f"positions {chosen.min()} to {chosen.max()} asked for, there are 0 to {len(self) - 1}")
         table = self._index.take(pa.array(self._rows[chosen]))
         names: list[str] = table["id"].to_pylist()
         pixels = self._config.read(table, (self.height, self.width), threads)
@@ -150,8 +148,7 @@ class Dataset:
             ids=tuple(names[row] for row in kept),
             positions=tuple(int(chosen[row]) for row in kept),
             failures=tuple(
-                Failure(int(chosen[row]), names[row], reason)
-                for row, reason in sorted(pixels.reasons.items())
+                Failure(int(chosen[row]), names[row], reason) for row, reason in sorted(pixels.reasons.items())
             ),
         )
 

@@ -125,9 +125,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         high = np.asarray(image).astype(np.uint32) >> 8
         return Image.fromarray(high.astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise UnusableImageError(
-            f"mode {image.mode}: 32-bit values have no fixed range; 8 or 16 bits expected"
-        )
+        raise UnusableImageError(f"mode {image.mode}: 32-bit values have no fixed range; 8 or 16 bits expected")
     if image.mode == "P" and "transparency" in image.info:
         # Straight to RGB gives the same colours, with a warning for each image.
         return image.convert("RGBA").convert("RGB")
@@ -258,9 +256,7 @@ def fit_arrays(planes: Array, geometry: Geometry, size: Size | None) -> Pixels:
             planes = planes[:, :, top : top + height, left : left + width]
         check_size(height, width, size or (height, width))
     except UnusableImageError as error:
-        return Pixels(
-            np.zeros((count, 3, *(size or (0, 0))), np.uint8), dict.fromkeys(range(count), str(error))
-        )
+        return Pixels(np.zeros((count, 3, *(size or (0, 0))), np.uint8), dict.fromkeys(range(count), str(error)))
     return Pixels(np.array(planes, order="C"), {})
 
 
@@ -268,7 +264,7 @@ def _resize_arrays(planes: Array, size: Size, geometry: Geometry) -> Array:
     resized = np.empty((*planes.shape[:2], *size), dtype=np.uint8)
     for row, image in enumerate(planes):
         picture = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
-        resized[row] = np.asarray(
-            fit(picture, Geometry(geometry.resize, None, geometry.interpolation))
-        ).transpose(2, 0, 1)
+        resized[row] = np.asarray(fit(picture, Geometry(geometry.resize, None, geometry.interpolation))).transpose(
+            2, 0, 1
+        )
     return resized

@@ -62,9 +62,7 @@ class DownloadedConfig(SourceConfig):
         """The split in the files' order; fetches the files when that is wished."""
         arrays = self._arrays(self.download)
         return Listing(
-            ids=pa.array(
-                [f"{self.source}/{self.split}/{number:05d}" for number in range(len(arrays.labels))]
-            ),
+            ids=pa.array([f"{self.source}/{self.split}/{number:05d}" for number in range(len(arrays.labels))]),
             labels=pa.array(arrays.labels),
             classes=len(arrays.class_names),
             class_names=arrays.class_names,

@@ -36,9 +36,7 @@ def existing_folder(path: str, key: str = "dataset.path") -> Path:
         FatalError: a URI, a missing folder, or a file.
     """
     if "://" in path:
-        raise FatalError(
-            f"{key} '{path}': image folders are read from a disk; give a URI to source: parquet only"
-        )
+        raise FatalError(f"{key} '{path}': image folders are read from a disk; give a URI to source: parquet only")
     folder = Path(path).expanduser()
     if folder.is_dir():
         return folder

@@ -152,9 +152,7 @@ class ImageNet(SourceConfig):
         by_number = read_labels(existing_file(self.labels, "dataset.labels"))
         last, file = max(numbered, key=lambda pair: pair[0])
         if last > len(by_number):
-            raise FatalError(
-                f"dataset.labels '{self.labels}' has {len(by_number)} lines, none for {file.path}"
-            )
+            raise FatalError(f"dataset.labels '{self.labels}' has {len(by_number)} lines, none for {file.path}")
         return [file for _, file in numbered], by_number[[number - 1 for number, _ in numbered]]
 
 
@@ -171,9 +169,7 @@ def read_class_index(file: Path) -> ClassIndex:
     except (ValueError, TypeError, AttributeError) as error:
         raise FatalError(f"dataset.class_index '{file}' cannot be read: {error}; {expected}") from None
     if sorted(number for number, _ in index.values()) != list(range(CLASSES)):
-        raise FatalError(
-            f"dataset.class_index '{file}' does not number the classes 0 to {CLASSES - 1}; {expected}"
-        )
+        raise FatalError(f"dataset.class_index '{file}' does not number the classes 0 to {CLASSES - 1}; {expected}")
     return index
 
 
@@ -187,9 +183,7 @@ def read_labels(file: Path) -> NDArray[np.int64]:
     for number, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         line = text.strip()
         if not line.isdecimal() or int(line) > CLASSES:
-            raise FatalError(
-                f"dataset.labels '{file}' line {number}: got {line!r}, expected 0 to {CLASSES - 1}"
-            )
+            raise FatalError(f"dataset.labels '{file}' line {number}: got {line!r}, expected 0 to {CLASSES - 1}")
         if int(line) == CLASSES:
             raise FatalError(
                 f"dataset.labels '{file}' line {number}: got {CLASSES}, expected 0 to {CLASSES - 1} in "

@@ -81,13 +81,9 @@ def index_facts(index: pa.Table) -> IndexFacts:
         FatalError: the table is no index.
     """
     try:
-        found = {
-            name: json.loads(index.schema.metadata[name.encode()]) for name in IndexFacts.__dataclass_fields__
-        }
+        found = {name: json.loads(index.schema.metadata[name.encode()]) for name in IndexFacts.__dataclass_fields__}
     except (KeyError, TypeError, ValueError):
-        raise FatalError(
-            "the index table carries no description of its source; delete it and run again"
-        ) from None
+        raise FatalError("the index table carries no description of its source; delete it and run again") from None
     names = found["class_names"]
     return IndexFacts(**{**found, "class_names": None if names is None else tuple(names)})
 
@@ -105,6 +101,4 @@ def _image_size(config: SourceConfig, table: pa.Table) -> Size:
         if not pixels.reasons:
             return pixels.images.shape[2], pixels.images.shape[3]
         reason = reason or f"{table['id'][row].as_py()}: {pixels.reasons[0]}"
-    raise FatalError(
-        f"none of the first {min(_TRIED, len(table))} images of the data set can be used; {reason}"
-    )
+    raise FatalError(f"none of the first {min(_TRIED, len(table))} images of the data set can be used; {reason}")

@@ -34,9 +34,7 @@ class Parquet(SourceConfig):
     train_path: str | None = Field(None, description="the training split, with the same columns")
     image_column: str = Field("image", description="column of encoded or raw images")
     label_column: str | None = Field("label", description="column of integer labels; null: no labels")
-    id_column: str = Field(
-        "id", description="column of different ids; if there is no `id`, file name and row"
-    )
+    id_column: str = Field("id", description="column of different ids; if there is no `id`, file name and row")
     class_names: tuple[str, ...] | None = Field(
         None,
         min_length=1,
@@ -113,9 +111,7 @@ class Parquet(SourceConfig):
             ids = table[self.id_column].cast(pa.string())
         else:
             ids = pa.array([f"{name or folder.base_name}/{row}" for row in range(count)], pa.string())
-        labels = (
-            table[self.label_column].cast(pa.int64()) if self.label_column else pa.nulls(count, pa.int64())
-        )
+        labels = table[self.label_column].cast(pa.int64()) if self.label_column else pa.nulls(count, pa.int64())
         rows = [np.arange(size, dtype=np.int32) for size in sizes]
         columns_of_index = {
             "id": ids,
@@ -149,9 +145,7 @@ class Parquet(SourceConfig):
 
     def _check_ids(self, ids: pa.ChunkedArray) -> None:
         if ids.null_count:
-            raise FatalError(
-                f"dataset.id_column: '{self.id_column}' in '{self.path}' has {ids.null_count} nulls"
-            )
+            raise FatalError(f"dataset.id_column: '{self.id_column}' in '{self.path}' has {ids.null_count} nulls")
         if pc.count_distinct(ids).as_py() == len(ids):
             return
         counts = pc.value_counts(ids)

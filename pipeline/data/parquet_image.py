@@ -53,11 +53,7 @@ def check_image_column(field: pa.Field, path: str) -> None:
     kind = field.type
     if _is_binary(kind):
         return
-    if (
-        pa.types.is_struct(kind)
-        and kind.get_field_index("bytes") >= 0
-        and _is_binary(kind.field("bytes").type)
-    ):
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type):
         return
     if isinstance(kind, pa.FixedShapeTensorType) and kind.value_type == pa.uint8():
         shape = tuple(kind.shape)
@@ -153,9 +149,7 @@ class _Reader:
         metadata, schema = file.metadata, file.schema_arrow
         changed = group.number >= metadata.num_row_groups or self._column not in schema.names
         if changed or metadata.row_group(group.number).num_rows <= group.rows[-1]:
-            raise UnusableImageError(
-                f"{group.path} is not the file that was listed; run again to list it anew"
-            )
+            raise UnusableImageError(f"{group.path} is not the file that was listed; run again to list it anew")
         kind = schema.field(self._column).type
         raw, nested = isinstance(kind, pa.FixedShapeTensorType), pa.types.is_struct(kind)
         batches = file.iter_batches(
@@ -213,9 +207,7 @@ class _Block:
             return Pixels(self._images, self._reasons)
         lengths = [len(data) for data in self._encoded if data is not None]
         small = sum(lengths) < SMALL_IMAGE_BYTES * len(lengths)
-        return decode_all(
-            self._fetch, len(self._encoded), self._geometry, self._size, 1 if small else threads
-        )
+        return decode_all(self._fetch, len(self._encoded), self._geometry, self._size, 1 if small else threads)
 
     def _fetch(self, slot: int) -> bytes:
         data = self._encoded[slot]
@@ -243,6 +235,4 @@ def _planes(values: pa.FixedShapeTensorArray) -> Array:
 
 
 def _is_binary(kind: pa.DataType) -> bool:
-    return any(
-        check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    )
+    return any(check(kind) for check in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))

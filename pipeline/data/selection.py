@@ -59,21 +59,13 @@ def wanted_labels(config: SourceConfig, facts: IndexFacts) -> list[int] | None:
     names = facts.class_names or ()
     labels: set[int] = set()
     for wanted in config.classes:
-        found = (
-            [wanted] if isinstance(wanted, int) else [at for at, name in enumerate(names) if name == wanted]
-        )
+        found = [wanted] if isinstance(wanted, int) else [at for at, name in enumerate(names) if name == wanted]
         if not found and not names:
-            raise FatalError(
-                f"dataset.classes: got {wanted!r}, but this source names no classes; give labels"
-            )
+            raise FatalError(f"dataset.classes: got {wanted!r}, but this source names no classes; give labels")
         if not found:
-            raise FatalError(
-                f"dataset.classes: there is no class {wanted!r}{did_you_mean(str(wanted), names)}"
-            )
+            raise FatalError(f"dataset.classes: there is no class {wanted!r}{did_you_mean(str(wanted), names)}")
         if not 0 <= found[0] < facts.classes:
-            raise FatalError(
-                f"dataset.classes: there is no label {wanted}, expected 0 to {facts.classes - 1}"
-            )
+            raise FatalError(f"dataset.classes: there is no label {wanted}, expected 0 to {facts.classes - 1}")
         labels.update(found)
     return sorted(labels)
 

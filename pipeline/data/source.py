@@ -68,19 +68,13 @@ class SourceConfig(Config, ABC):
     limit: PositiveInt | None = Field(
         None, description="the first N of the selected samples, in the source's order; it only shortens"
     )
-    sample: PositiveInt | None = Field(
-        None, description="N samples drawn from the selected with the job's seed"
-    )
+    sample: PositiveInt | None = Field(None, description="N samples drawn from the selected with the job's seed")
     classes: tuple[int | str, ...] | None = Field(
         None, min_length=1, description="keep the samples of these classes, by label or by name"
     )
     ids: tuple[str, ...] | None = Field(None, min_length=1, description="keep the samples with these ids")
-    select: Select = Field(
-        "all", description="keep all, or those that each or every model classifies correctly"
-    )
-    resize: PositiveInt | None = Field(
-        None, description="length of the short side in pixels, before the crop"
-    )
+    select: Select = Field("all", description="keep all, or those that each or every model classifies correctly")
+    resize: PositiveInt | None = Field(None, description="length of the short side in pixels, before the crop")
     crop: PositiveInt | None = Field(None, description="side of the centred square that is kept, in pixels")
     interpolation: Interpolation = Field("bilinear", description="filter of the resize")
 

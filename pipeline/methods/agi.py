@@ -86,9 +86,7 @@ class AGI(AttributionMethod):
             paths += [(row, label) for label in noise.choice("agi", sample, others, count)]
         return paths
 
-    def _step(
-        self, model: Classifier, pixels: Tensor, targets: Tensor, false: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _step(self, model: Classifier, pixels: Tensor, targets: Tensor, false: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One step of every path: the moved pixels, what the step adds, and which paths had arrived before it.
 
         Args:

@@ -48,9 +48,7 @@ class GradCam(AttributionMethod):
     """
 
     name: Literal["grad_cam"] = "grad_cam"
-    layer: str | None = Field(
-        None, description="dotted module name; default: the last layer with a spatial map"
-    )
+    layer: str | None = Field(None, description="dotted module name; default: the last layer with a spatial map")
     relu: bool = Field(True, description="keep positive evidence alone, as the paper does")
     output: ExplainedOutput = Field("logit", description="what is explained")
 
@@ -72,14 +70,14 @@ class GradCam(AttributionMethod):
         layer = self._layer(model, (height, width))
         pieces = []
         for images, targets in zip(
-            batch.images.split(model.rows), batch.targets.split(model.rows), strict=True
+            torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
         ):
             with _leaf_at(layer) as leaves:
                 score = explained(model(images), targets, self.output).sum()
             features = leaves[-1]
             if features.dim() != 4:
                 raise FatalError(
-                    f"grad_cam: layer '{self.layer}' gives {tuple(features.shape)}, a spatial map (N, C, H, W) is needed"
+                    f"grad_cam: layer '{self.layer}' gives {tuple(features.shape)}, expected a map (N, C, H, W)"
                 )
             gradient = torch.autograd.grad(score, features)[0]
             cam = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(1, keepdim=True)

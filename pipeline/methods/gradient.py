@@ -45,7 +45,7 @@ def input_gradient(model: Classifier, images: Tensor, targets: Tensor, output: E
         (N, 3, H, W) float32, detached.
     """
     pieces = []
-    for piece, target in zip(images.split(model.rows), targets.split(model.rows), strict=True):
+    for piece, target in zip(torch.split(images, model.rows), torch.split(targets, model.rows), strict=True):
         pixels = piece.detach().requires_grad_(True)
         score = explained(model(pixels), target, output).sum()
         pieces.append(torch.autograd.grad(score, pixels)[0])

@@ -49,7 +49,7 @@ def perturbation_curve(
     rows = len(targets) * points
     limits = torch.tensor(counts, device=ranks.device, dtype=torch.int32)
     scores = torch.empty(rows, device=ranks.device)
-    for piece in torch.arange(rows, device=ranks.device).split(model.rows):
+    for piece in torch.split(torch.arange(rows, device=ranks.device), model.rows):
         image, point = piece // points, piece % points
         changed = ranks[image] < limits[point].view(-1, 1, 1, 1)
         logits = model(torch.where(changed, after[image], before[image]))

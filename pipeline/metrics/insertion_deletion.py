@@ -43,11 +43,7 @@ class _CurveScore(Metric):
         counts = self._counts(Setting(model.classes, height, width))
         curve = perturbation_curve(model, batch.targets, pixel_ranks(maps), counts, before, after)
         # RISE takes the trapezoid over equally spaced points, also where the last step is shorter.
-        area = (
-            torch.trapezoid(curve, dx=1 / (len(counts) - 1), dim=1)
-            if self.protocol == "rise"
-            else curve.mean(1)
-        )
+        area = torch.trapezoid(curve, dx=1 / (len(counts) - 1), dim=1) if self.protocol == "rise" else curve.mean(1)
         return {"auc": area, "curve": curve}
 
 

@@ -51,7 +51,7 @@ class MAR(Metric):
             together = min(max(1, model.rows // len(searching)), self.grid - tried)
             limit = limits[tried : tried + together]
             holds = []
-            for image in searching.split(max(1, model.rows // together)):
+            for image in torch.split(searching, max(1, model.rows // together)):
                 kept = ranks[image][:, None] < limit.view(1, -1, 1, 1, 1)
                 shown = torch.where(kept, batch.images[image][:, None], rest[image][:, None])
                 predicted = model(shown.flatten(0, 1)).argmax(1).view(len(image), together)

@@ -62,9 +62,7 @@ def curve_plots(record: RunRecord, colours: Mapping[str, Series]) -> list[Plot]:
     ]
 
 
-def _plot(
-    name: str, summaries: list[Summary], colours: Mapping[str, Series], programs: Mapping[str, str]
-) -> Plot:
+def _plot(name: str, summaries: list[Summary], colours: Mapping[str, Series], programs: Mapping[str, str]) -> Plot:
     model, metric = summaries[0].model, summaries[0].metric
     higher = summaries[0].higher_is_better
     ranked = sorted(summaries, key=lambda one: (one.mean is None, (one.mean or 0) * (-1 if higher else 1)))
@@ -81,15 +79,12 @@ def _plot(
             vertical="probability of the class" if probability else "mean score",
         ),
         legend=tuple(
-            LegendEntry(colours[one.method], "no value" if one.mean is None else f"{one.mean:.3f}")
-            for one in ranked
+            LegendEntry(colours[one.method], "no value" if one.mean is None else f"{one.mean:.3f}") for one in ranked
         ),
     )
 
 
-def curve_svg(
-    curves: Sequence[tuple[Sequence[float], Sequence[float], Series]], *, name: str, vertical: str
-) -> str:
+def curve_svg(curves: Sequence[tuple[Sequence[float], Sequence[float], Series]], *, name: str, vertical: str) -> str:
     """Draw curves.
 
     Args:
@@ -129,9 +124,7 @@ def curve_svg(
         canvas.print_svg(  # type: ignore[no-untyped-call]
             sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    return _for_page(
-        sink.getvalue(), {series.light: f"var(--{series.name})" for _, _, series in curves}, name
-    )
+    return _for_page(sink.getvalue(), {series.light: f"var(--{series.name})" for _, _, series in curves}, name)
 
 
 def _for_page(document: str, colours: Mapping[str, str], name: str) -> str:
@@ -139,9 +132,7 @@ def _for_page(document: str, colours: Mapping[str, str], name: str) -> str:
     svg = document[document.index("<svg") :]
     # A style element inside the drawing would hold for the whole page.
     svg = re.sub(r"<(metadata|style)\b.*?</\1>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1
-    )
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
     for colour, variable in {**_PAGE_COLOURS, **colours}.items():
         svg = svg.replace(colour, variable)
     referred = set(re.findall(r'(?:url\(#|href="#)([^")]+)', svg))

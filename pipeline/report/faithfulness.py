@@ -21,6 +21,11 @@ class Column:
     higher_is_better: bool
 
     @property
+    def title(self) -> str:
+        """The metric, and its measure where that has a name of its own."""
+        return self.metric if self.measure == self.metric else f"{self.metric} {self.measure}"
+
+    @property
     def direction(self) -> str:
         """Which way is better, as an arrow and in words."""
         return "↑ higher is better" if self.higher_is_better else "↓ lower is better"
@@ -89,6 +94,11 @@ class Table:
     rows: tuple[Row, ...]
     control: Row | None
 
+    @property
+    def heads(self) -> list[str]:
+        """What stands over each column, on one line."""
+        return [f"{one.title}, {one.direction}" for one in self.columns]
+
 
 def faithfulness_tables(record: RunRecord) -> list[Table]:
     """A table for each model that has figures, in the order of the spec."""
@@ -118,9 +128,7 @@ def figure(value: float) -> str:
 
 def _table(model: str, record: RunRecord) -> Table:
     found = {(one.method, one.metric, one.measure): one for one in record.summary if one.model == model}
-    columns = tuple(
-        dict.fromkeys(Column(one.metric, one.measure, one.higher_is_better) for one in found.values())
-    )
+    columns = tuple(dict.fromkeys(Column(one.metric, one.measure, one.higher_is_better) for one in found.values()))
     order = dict.fromkeys([*record.methods, *(method for method, _, _ in found)])
     methods = [method for method in order if any(key[0] == method for key in found)]
     cells: dict[str, list[Cell]] = {method: [] for method in methods}

@@ -28,7 +28,7 @@ def summary_markdown(title: str, tables: Iterable[Table]) -> str:
     lines = [f"# {_plain(title)}", ""]
     for table in tables:
         lines += [f"## {_plain(table.model)}", ""]
-        heads = ["method", *(f"{one.metric} ({one.measure}), {one.direction}" for one in table.columns)]
+        heads = ["method", *table.heads]
         lines += [_line(_plain(head) for head in heads), _line("---" for _ in heads)]
         lines += [_row(row) for row in (*table.rows, *([table.control] if table.control else []))]
         lines.append("")

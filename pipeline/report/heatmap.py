@@ -74,9 +74,7 @@ def display_scale_signed(attribution: NDArray[np.float32], high: float = 99) -> 
     return np.clip(values / limit, -1, 1).astype(np.float32)
 
 
-def overlay(
-    image: NDArray[np.uint8], attribution: NDArray[np.float32], *, signed: bool = False
-) -> Image.Image:
+def overlay(image: NDArray[np.uint8], attribution: NDArray[np.float32], *, signed: bool = False) -> Image.Image:
     """A map in colour over its image in grey; the more relevant a pixel, the more its colour covers.
 
     Args:

@@ -84,9 +84,7 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
     return f"{folder}/index.html"
 
 
-def _gallery(
-    output: Output, record: RunRecord, dataset: Dataset, samples: int
-) -> tuple[list[GalleryRow], str]:
+def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) -> tuple[list[GalleryRow], str]:
     """The gallery, or why there is none: figures of hours shall not wait for images that have moved."""
     try:
         return gallery(output, record, dataset, samples), ""

@@ -56,8 +56,6 @@ def palette(methods: Sequence[str], control: str | None) -> dict[str, Series]:
             continue
         # Past the last colour, colours come again with another dash.
         dash = _DASHES[(number + number // len(_COLOURS)) % len(_DASHES)]
-        found[method] = Series(
-            method, *_COLOURS[number % len(_COLOURS)], dash, f"series-{number % len(_COLOURS)}"
-        )
+        found[method] = Series(method, *_COLOURS[number % len(_COLOURS)], dash, f"series-{number % len(_COLOURS)}")
         number += 1
     return found

@@ -125,11 +125,7 @@ def read_record(output: Output, run: str | None = None) -> RunRecord:
             {"name": name, **known, "run": name, "programs": _programs(output, raw.get("variants") or ())}
         )
     except (ValidationError, TypeError) as error:
-        where = (
-            ".".join(str(part) for part in error.errors()[0]["loc"])
-            if isinstance(error, ValidationError)
-            else ""
-        )
+        where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else ""
         raise FatalError(
             f"{output.uri}: the record of run {name} cannot be read ({where or error}); run the job again"
         ) from error

@@ -101,13 +101,9 @@ def view_sample(
     models = [model] if model is not None else record.models
     views = tuple(_model_view(output, record, one, position, names) for one in models)
     if not any(view.maps for view in views):
-        raise FatalError(
-            f"sample '{sample}' has no maps in run {record.run}: {_why_none(output, record, position)}"
-        )
+        raise FatalError(f"sample '{sample}' has no maps in run {record.run}: {_why_none(output, record, position)}")
     label = int(shard.labels[0])
-    return SampleView(
-        sample, position, None if label < 0 else class_name(label, names), shard.images[0].numpy(), views
-    )
+    return SampleView(sample, position, None if label < 0 else class_name(label, names), shard.images[0].numpy(), views)
 
 
 def _model_view(

@@ -21,9 +21,7 @@ def committed_positions(output: Output, variant: str, total: int) -> NDArray[np.
     return positions[positions < total]
 
 
-def rows_at(
-    output: Output, variant: str, positions: Iterable[int], columns: Sequence[str] | None = None
-) -> pa.Table:
+def rows_at(output: Output, variant: str, positions: Iterable[int], columns: Sequence[str] | None = None) -> pa.Table:
     """Rows of the samples at some positions, in the order of positions.
 
     Of each part only the column `position` and the row groups that hold a wanted sample are read: 24 maps

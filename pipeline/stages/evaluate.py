@@ -88,11 +88,7 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
     count, measures = len(inputs.samples.ids), list(scores)
     labels = inputs.samples.labels.numpy()
     each = np.repeat(np.arange(count), len(measures))
-    values = (
-        np.stack([scores[name] for name in measures], axis=1).reshape(-1)
-        if measures
-        else np.empty(0, np.float32)
-    )
+    values = np.stack([scores[name] for name in measures], axis=1).reshape(-1) if measures else np.empty(0, np.float32)
     curves: list[np.ndarray | None] = [None] * len(each)
     if curve is not None:
         for row in range(count):

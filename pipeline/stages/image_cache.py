@@ -107,9 +107,7 @@ def _joined(blocks: list[Shard], start: int, stop: int) -> Samples:
     for block in blocks:
         inside = [row for row, position in enumerate(block.positions) if start <= position < stop]
         pieces.append((block, slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)))
-        failed += [
-            Failed(one.position, one.id, one.reason) for one in block.failures if start <= one.position < stop
-        ]
+        failed += [Failed(one.position, one.id, one.reason) for one in block.failures if start <= one.position < stop]
     return Samples(
         images=torch.cat([block.images[rows] for block, rows in pieces]),
         labels=torch.cat([block.labels[rows] for block, rows in pieces]),

@@ -41,7 +41,7 @@ class Predict:
         """Rows of `SCHEMA`; a sample whose logits are not finite is a failure."""
         model = around.classifier(variant)
         logits = torch.cat(
-            [model(piece.to(around.device).float() / 255).cpu() for piece in inputs.images.split(model.rows)]
+            [model(piece.to(around.device).float() / 255).cpu() for piece in torch.split(inputs.images, model.rows)]
             or [torch.empty(0, model.classes)]
         )
         finite = logits.isfinite().all(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 import torch
@@ -59,7 +59,7 @@ class Outcome:
 class Stage(Protocol[Inputs]):
     """A stage. `load` runs while other units compute; `compute` has the device for itself."""
 
-    revision: int
+    revision: ClassVar[int]
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Inputs:
         """Read and decode what the unit needs."""

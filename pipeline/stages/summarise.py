@@ -68,9 +68,7 @@ def bootstrap_interval(values: NDArray[np.float64], generator: np.random.Generat
     piece = max(1, 4_000_000 // len(values))
     means = np.concatenate(
         [
-            values[generator.integers(0, len(values), (min(piece, RESAMPLES - first), len(values)))].mean(
-                axis=1
-            )
+            values[generator.integers(0, len(values), (min(piece, RESAMPLES - first), len(values)))].mean(axis=1)
             for first in range(0, RESAMPLES, piece)
         ]
     )

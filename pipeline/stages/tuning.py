@@ -44,9 +44,7 @@ def tune(model: Classifier, height: int, width: int, output: Output) -> None:
     of a machine works alike and none measures twice.
     """
     device = model.device
-    machine = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu-{torch.get_num_threads()}"
-    )
+    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu-{torch.get_num_threads()}"
     folder = f"tuning/{model.digest}-{height}x{width}"
     name = f"{folder}/{machine.replace(' ', '-').replace('/', '-')}.json"
     if output.exists(name):

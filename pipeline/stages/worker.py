@@ -112,9 +112,7 @@ class Worker:
                     raise
                 rows = self._replica[1].rows if self._replica else 1
                 if self._replica is None or rows == 1:
-                    raise ShardError(
-                        f"{variant.path}: one image at a time does not fit in memory: {error}"
-                    ) from error
+                    raise ShardError(f"{variant.path}: one image at a time does not fit in memory: {error}") from error
                 self._replica[1].rows = rows // 2
             # Outside the handler the error no longer holds the tensors that filled the memory.
             if self._around.device.type == "cuda":
@@ -129,13 +127,12 @@ class Worker:
         self._replica = None
         config = job.models[variant.model]
         weights = trained_weights(output, variant.weights_variant) if variant.weights_variant else None
-        model = load_classifier(
-            config, classes=job.classes, weights=weights, device=self._around.device, seed=job.seed
-        )
+        model = load_classifier(config, classes=job.classes, weights=weights, device=self._around.device, seed=job.seed)
         check_classifier(model, *self._size, model.classes)
         if variant.model_digest is not None and model.digest != variant.model_digest:
             raise FatalError(
-                f"{variant.model}: a worker loaded weights {model.digest}, the plan was made with {variant.model_digest}"
+                f"{variant.model}: a worker loaded weights {model.digest}, "
+                f"the plan was made with {variant.model_digest}"
             )
         if job.options.rows is not None:
             model.rows = job.options.rows

@@ -81,9 +81,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize(
-    "source", ["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagefolder", "parquet"]
-)
+@pytest.mark.parametrize("source", ["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagefolder", "parquet"])
 def test_init_writes_a_spec_that_loads(source: str, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "a.yaml"
     assert main(["init", str(file), "--source", source]) == 0
@@ -93,9 +91,7 @@ def test_init_writes_a_spec_that_loads(source: str, tmp_path: Path, capsys: Capt
     assert len(spec.methods) == 6
 
 
-def test_the_starter_spec_is_fine_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+def test_the_starter_spec_is_fine_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["init"]) == 0
     assert main(["validate", "heatline.yaml"]) == 0

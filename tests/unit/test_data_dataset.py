@@ -180,9 +180,7 @@ def test_a_table_that_is_no_index_is_refused(config: Parquet):
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_setting_is_described(source: type[SourceConfig]):
-    missing = [
-        name for name, field in source.model_fields.items() if name != "source" and not field.description
-    ]
+    missing = [name for name, field in source.model_fields.items() if name != "source" and not field.description]
     assert missing == []
     assert set(source.paths) <= set(source.model_fields)
 

@@ -29,9 +29,7 @@ def mnist(tmp_path: Path) -> Path:
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for part in ("train", "t10k"):
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(
-            struct.pack(">4i", 2051, *GREY.shape) + GREY.tobytes()
-        )
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, *GREY.shape) + GREY.tobytes())
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 6) + bytes(range(6)))
     return tmp_path
 
@@ -48,9 +46,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     batch = {"data": COLOUR.reshape(6, -1), "labels": [0, 1, 2, 3, 4, 5]}
     meta = put("batches.meta", {"label_names": [f"class {label}" for label in range(10)]})
-    monkeypatch.setattr(
-        datasets.CIFAR10, "train_list", [put("data_batch_1", batch), put("data_batch_2", batch)]
-    )
+    monkeypatch.setattr(datasets.CIFAR10, "train_list", [put("data_batch_1", batch), put("data_batch_2", batch)])
     monkeypatch.setattr(datasets.CIFAR10, "test_list", [put("test_batch", batch)])
     monkeypatch.setattr(datasets.CIFAR10, "meta", {"filename": meta[0], "key": "label_names", "md5": meta[1]})
     return tmp_path

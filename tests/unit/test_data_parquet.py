@@ -45,9 +45,7 @@ def write(path: Path, image: pa.Array | None = None, **columns: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = as_struct(PIXELS) if image is None else image
     columns = {"id": [f"s{row}" for row in range(len(image))], "label": np.arange(len(image)) % 3} | columns
-    table = pa.table(
-        {"image": image, **{name: value for name, value in columns.items() if value is not None}}
-    )
+    table = pa.table({"image": image, **{name: value for name, value in columns.items() if value is not None}})
     pq.write_table(table, path, row_group_size=5)
     return path
 
@@ -179,9 +177,7 @@ def test_a_file_that_vanished_fails_its_own_rows_only(tmp_path: Path):
     assert all(failure.reason.endswith("a.parquet is missing") for failure in shard.failures)
 
 
-def test_a_silent_object_store_is_tried_again_and_no_sample_is_blamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_silent_object_store_is_tried_again_and_no_sample_is_blamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     class Silent:
         def open_input_file(self, path: str) -> None:
             raise OSError(f"{path}: timed out")
@@ -240,9 +236,7 @@ def test_the_digest_follows_the_content_and_not_the_place(tmp_path: Path):
 
 
 def test_the_training_split_keeps_classes_and_drops_the_selection(tmp_path: Path):
-    config = Parquet(
-        path="test", train_path="train", limit=3, sample=9, ids=("s1",), classes=(1,), select="correct"
-    )
+    config = Parquet(path="test", train_path="train", limit=3, sample=9, ids=("s1",), classes=(1,), select="correct")
     assert config.training_split() == Parquet(path="train", classes=(1,))
     assert Parquet(path="test").training_split() is None
 
@@ -273,9 +267,7 @@ def test_more_labels_than_class_names_is_an_error(tmp_path: Path):
         (None, ["cat"] * 12),
     ],
 )
-def test_columns_of_the_wrong_type_are_refused(
-    tmp_path: Path, image: pa.Array | None, label: list[str] | None
-):
+def test_columns_of_the_wrong_type_are_refused(tmp_path: Path, image: pa.Array | None, label: list[str] | None):
     columns = {} if label is None else {"label": label}
     assert "expected" in message(Parquet(path=str(write(tmp_path / "a.parquet", image, **columns))))
 
@@ -294,6 +286,4 @@ def test_missing_empty_and_unreadable_sources_are_one_line(tmp_path: Path):
 
 def test_a_source_without_one_good_image_is_refused(tmp_path: Path):
     path = str(write(tmp_path / "a.parquet", pa.array([b"broken"] * 12)))
-    assert "none of the first 12 images of the data set can be used; s0: not an image" in message(
-        Parquet(path=path)
-    )
+    assert "none of the first 12 images of the data set can be used; s0: not an image" in message(Parquet(path=path))

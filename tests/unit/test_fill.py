@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from small_models import make_batch, small_classifier
 from scipy.ndimage import correlate, gaussian_filter
+from small_models import make_batch, small_classifier
 
 from pipeline.fill import blurred, filled
 
@@ -16,9 +16,7 @@ def test_blur_is_the_published_kernel_on_the_normalised_image_with_zero_padding(
     impulse[5, 5] = 1
     kernel = gaussian_filter(impulse, 5)
     normalised = ((images - model.mean) / model.std).double().numpy()
-    expected = np.stack(
-        [[correlate(channel, kernel, mode="constant") for channel in image] for image in normalised]
-    )
+    expected = np.stack([[correlate(channel, kernel, mode="constant") for channel in image] for image in normalised])
     found = (blurred(model, images) - model.mean) / model.std
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 

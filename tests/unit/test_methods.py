@@ -91,9 +91,7 @@ def test_grad_cam_may_keep_negative_evidence() -> None:
     assert signed.min() < 0
 
 
-def slow_agi(
-    model: Classifier, image: Tensor, target: int, false: list[int], steps: int, size: float
-) -> Tensor:
+def slow_agi(model: Classifier, image: Tensor, target: int, false: list[int], steps: int, size: float) -> Tensor:
     """Algorithms 1 and 2 of the paper, one path and one step at a time."""
     total = torch.zeros_like(image)
     for label in false:

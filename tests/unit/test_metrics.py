@@ -49,9 +49,7 @@ def test_deletion_is_the_slow_protocol_of_rise(case: tuple[Classifier, Batch, Te
         gone = model.mean[0].expand_as(batch.images[row])
         curve = slow_curve(model, batch.images[row], gone, int(batch.targets[row]), maps[row], step)
         np.testing.assert_allclose(found["curve"][row], curve, atol=1e-5)
-        assert found["auc"][row].item() == pytest.approx(
-            np.trapezoid(curve, dx=1 / (len(curve) - 1)), abs=1e-5
-        )
+        assert found["auc"][row].item() == pytest.approx(np.trapezoid(curve, dx=1 / (len(curve) - 1)), abs=1e-5)
 
 
 def test_insertion_is_the_slow_protocol_of_rise(case: tuple[Classifier, Batch, Tensor]) -> None:
@@ -61,9 +59,7 @@ def test_insertion_is_the_slow_protocol_of_rise(case: tuple[Classifier, Batch, T
     for row in range(4):
         curve = slow_curve(model, start[row], batch.images[row], int(batch.targets[row]), maps[row], 8)
         np.testing.assert_allclose(found["curve"][row], curve, atol=1e-5)
-        assert found["auc"][row].item() == pytest.approx(
-            np.trapezoid(curve, dx=1 / (len(curve) - 1)), abs=1e-5
-        )
+        assert found["auc"][row].item() == pytest.approx(np.trapezoid(curve, dx=1 / (len(curve) - 1)), abs=1e-5)
 
 
 def test_protocol_agi_starts_from_black_and_takes_the_mean(case: tuple[Classifier, Batch, Tensor]) -> None:

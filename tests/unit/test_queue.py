@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from cluster.queue import UnitQueue, gaps, units
 from pipeline.contracts import Cost
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 from pipeline.store import Part
-
-from cluster.queue import UnitQueue, gaps, units
 
 
 def variant(

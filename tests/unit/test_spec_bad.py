@@ -18,9 +18,7 @@ MODELS = "models:\n  - {name: cifar_resnet8, weights: random}\n"
 METHODS = "methods: [gradient]\n"
 
 
-def spec(
-    head: str = HEAD, data: str = DATA, models: str = MODELS, methods: str = METHODS, rest: str = ""
-) -> str:
+def spec(head: str = HEAD, data: str = DATA, models: str = MODELS, methods: str = METHODS, rest: str = "") -> str:
     return head + data + models + methods + rest
 
 
@@ -63,8 +61,7 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     "alias bomb": (
         "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
         + "".join(
-            f"{n}: &{n} [*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m}]\n"
-            for m, n in zip("abcde", "bcdef", strict=True)
+            f"{n}: &{n} [*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m},*{m}]\n" for m, n in zip("abcde", "bcdef", strict=True)
         ),
         [(1, "", "with every alias ('*name') followed")],
     ),
@@ -433,9 +430,7 @@ def test_a_mistake_in_an_option_names_the_option(
         (".", "expected a spec file, got a folder"),
     ],
 )
-def test_a_spec_that_is_not_there_is_one_line(
-    name: str, phrase: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_spec_that_is_not_there_is_one_line(name: str, phrase: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["validate", name])
     (line,) = lines_of(capsys.readouterr().err)
     assert code == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -98,9 +97,7 @@ def test_plain_pyarrow_reads_a_part(output: Output) -> None:
     assert pq.ParquetFile(file).read()["id"].to_pylist() == ids(0, 4)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
-    output: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing_behind(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Path, content: object) -> None:
         self.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -112,13 +109,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(
     assert not list(Path(output.uri).rglob("*.tmp"))
 
 
-def test_an_unknown_error_of_the_disk_may_be_tried_again(
-    output: Output, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_error_of_the_disk_may_be_tried_again(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(source: object, target: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(RetryableError):
         output.write_bytes("a", b"b")
 
