@@ -19,8 +19,8 @@ SHOWN_FAILURES = 20
 _READING = {
     "deletion": "deletion takes away the pixels that a map calls most relevant, and the probability should "
     "fall early (lower is better)",
-    "insertion": "insertion puts the most relevant pixels into a blurred or empty image, and it should rise early "
-    "(higher is better)",
+    "insertion": "insertion puts the most relevant pixels into a blurred or empty image, and it should rise "
+    "early (higher is better)",
     "mar": "mar is the smallest share of pixels, most relevant first, that alone keeps the prediction "
     "(lower is better)",
 }
