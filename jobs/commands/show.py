@@ -8,14 +8,10 @@ from pathlib import Path
 
 import click
 from PIL import Image
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from pipeline.data import Dataset
 from pipeline.errors import FatalError
-from pipeline.report import SampleView, run_dataset, sample_picture, view_sample
+from pipeline.report import SampleModel, SampleView, run_dataset, sample_picture, view_sample
 from pipeline.stages.variant import folder_name
 from pipeline.store import open_output
 
@@ -98,23 +94,23 @@ def _as_json(view: SampleView, place: Path) -> dict[str, object]:
 
 
 def _print_scores(view: SampleView) -> None:
-    """A row a method, a column a measure."""
-    console = Console(highlight=False)
+    """A line a method, a column a measure, aligned for reading and for `grep`."""
     for model in view.models:
+        click.echo(_title(view, model))
         measures = list(dict.fromkeys((score.metric, score.measure) for score in model.scores))
         values = {(score.method, score.metric, score.measure): score.value for score in model.scores}
-        table = Table(box=box.SIMPLE_HEAD, title=_title(view, model.model), title_justify="left", title_style="")
-        table.add_column("method")
-        for metric, measure in measures:
-            table.add_column(escape(metric if metric == measure else f"{metric} {measure}"), justify="right")
+        heads = [metric if metric == measure else f"{metric} {measure}" for metric, measure in measures]
+        width = max(len(method) for method in ("method", *model.maps))
+        click.echo("  " + "  ".join(["method".ljust(width), *(head.rjust(9) for head in heads)]))
         for method in model.maps:
             row = (values.get((method, *measure)) for measure in measures)
-            table.add_row(escape(method), *("–" if value is None else f"{value:.4f}" for value in row))
-        console.print(table)
+            cells = ["–" if value is None else f"{value:.4f}" for value in row]
+            aligned = (cell.rjust(max(9, len(head))) for cell, head in zip(cells, heads, strict=True))
+            click.echo("  " + "  ".join([method.ljust(width), *aligned]))
 
 
-def _title(view: SampleView, model: str) -> str:
-    one = next(found for found in view.models if found.model == model)
+def _title(view: SampleView, model: SampleModel) -> str:
     label = "" if view.label is None else f", label {view.label}"
-    prediction = "no prediction" if one.predicted is None else f"predicts {one.predicted} ({one.probability:.3f})"
-    return escape(f"{model}: {prediction}{label}")
+    if model.predicted is None:
+        return f"{model.model}: no prediction{label}"
+    return f"{model.model}: predicts {model.predicted} ({model.probability:.3f}){label}"

@@ -4,9 +4,10 @@ from pipeline.report.dataset import run_dataset
 from pipeline.report.heatmap import display_scale, display_scale_signed, overlay
 from pipeline.report.page import build_report
 from pipeline.report.picture import sample_picture
-from pipeline.report.sample import SampleView, view_sample
+from pipeline.report.sample import SampleModel, SampleView, view_sample
 
 __all__ = [
+    "SampleModel",
     "SampleView",
     "build_report",
     "display_scale",
