@@ -157,7 +157,7 @@ def test_a_pickle_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[object, ...]:
             return Path.touch, (trap,)
 
-    (tmp_path / "w.pt").write_bytes(pickle.dumps({"conv1.weight": Trap()}))
+    (tmp_path / "w.pt").write_bytes(pickle.dumps({"conv1.weight": Trap()}, protocol=2))
     torch.save({"conv1.weight": Trap()}, tmp_path / "v.pt")
     for name in ("w.pt", "v.pt"):
         with pytest.raises(FatalError, match="not loaded"):
