@@ -32,6 +32,11 @@ _STATUS = {
     "failed": "This run ended with failures, listed below; the figures cover the samples that have them.",
 }
 
+_NO_FIGURES = {
+    "running": "the scores are summarised when the run ends.",
+    "stopped": "the run was stopped before its scores were summarised. Run the same command again to finish it.",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFact:
@@ -106,6 +111,11 @@ def failures(output: Output, record: RunRecord) -> Failures:
     )
 
 
+def no_figures_note(record: RunRecord) -> str:
+    """Why there is no table."""
+    return _NO_FIGURES.get(record.status, "this run has no metrics, or none of its scores could be computed.")
+
+
 def status_note(record: RunRecord) -> str:
     """A sentence where the run is not simply done; else nothing."""
     return _STATUS.get(record.status, "")
@@ -126,7 +136,7 @@ def facts_line(record: RunRecord, dataset: Dataset) -> list[str]:
         pieces.append(f"seed {record.seed}")
     if started := _time(record.started):
         pieces.append(f"{started:%d %B %Y, %H:%M} UTC".lstrip("0"))
-    if record.seconds is not None:
+    if record.seconds is not None and record.status != "running":
         pieces.append(f"took {duration(record.seconds)}")
     return pieces
 

@@ -19,9 +19,9 @@ from pipeline.report.record import RunRecord, VariantEntry
 from pipeline.report.stored import committed_positions, maps_at, rows_at
 from pipeline.store import Output
 
-# A picture of 224 × 224 takes about 13 kB in the page; more of them than this are made smaller, so that the
-# page stays one that a browser opens at once and a mail server takes.
-_FULL_SIZE = 320
+# A picture of 224 × 224 takes up to 24 kB in the page (noise does), so that this many take 5 MB; where there are
+# more they are made smaller, and the page stays one that a browser opens at once and a mail server takes.
+_FULL_SIZE = 200
 _LARGEST_SIDE, _SMALLEST_SIDE = 224, 96
 _QUALITY = 78
 

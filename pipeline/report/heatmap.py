@@ -14,7 +14,7 @@ HEAT_COLOURS = "inferno"
 SIGNED_COLOURS = "RdBu_r"
 
 # Weight of the map's colour over the grey image, where the map is lowest and where it is highest.
-_FAINTEST, _STRONGEST = 0.35, 0.9
+_FAINTEST, _STRONGEST = 0.25, 0.9
 # The grey image spans this much of black to white, so that neither end hides a colour.
 _DARKEST, _BRIGHTEST = 0.12, 0.92
 # ITU-R BT.601, as Pillow converts to grey.

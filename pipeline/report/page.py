@@ -15,7 +15,15 @@ from pipeline.data import Dataset
 from pipeline.errors import FatalError, RetryableError
 from pipeline.report.cost import duration, method_costs, metric_costs
 from pipeline.report.curve_plot import curve_plots
-from pipeline.report.fact import facts_line, failures, model_facts, reading, selection_note, status_note
+from pipeline.report.fact import (
+    facts_line,
+    failures,
+    model_facts,
+    no_figures_note,
+    reading,
+    selection_note,
+    status_note,
+)
 from pipeline.report.faithfulness import faithfulness_tables
 from pipeline.report.figure_file import summary_csv, summary_markdown
 from pipeline.report.gallery import GalleryRow, gallery
@@ -57,6 +65,7 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
             facts=facts_line(record, dataset),
             models=model_facts(output, record),
             status=status_note(record),
+            no_figures=no_figures_note(record),
             selection=selection_note(record),
             reading=reading(record),
             tables=tables,
