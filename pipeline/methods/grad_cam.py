@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
 from pipeline.errors import FatalError
+from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
 from pipeline.models.classifier import Classifier
 from pipeline.models.layers import last_spatial_layer
@@ -79,10 +80,11 @@ class GradCam(AttributionMethod):
                 raise FatalError(
                     f"grad_cam: layer '{self.layer}' gives {tuple(features.shape)}, expected a map (N, C, H, W)"
                 )
-            gradient = torch.autograd.grad(score, features)[0]
-            cam = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()).sum(1, keepdim=True)
+            # A lone image travels with a copy of itself; see `Classifier.forward`.
+            gradient = torch.autograd.grad(score, features)[0][: len(images)]
+            cam = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()[: len(images)]).sum(1, keepdim=True)
             cam = F.relu(cam) if self.relu else cam
-            pieces.append(F.interpolate(cam, size=(height, width), mode="bilinear", align_corners=False))
+            pieces.append(enlarged(cam, height, width))
         return torch.cat(pieces)
 
     def _layer(self, model: Classifier, size: tuple[int, int]) -> nn.Module:

@@ -22,8 +22,6 @@ class Classifier(nn.Module):
         digest: hash of the weights (16 hexadecimal digits), part of every fingerprint.
         rows: images that one forward should hold on this device; methods cut their work into such pieces,
             and an out-of-memory error halves it. It never changes a result beyond rounding.
-        channels_last: whether images reach the network in the channels-last layout, which is quicker on some
-            devices; again a matter of rounding alone.
     """
 
     mean: Tensor
@@ -44,19 +42,24 @@ class Classifier(nn.Module):
         self.classes = classes
         self.digest = digest
         self.rows = rows
-        self.channels_last = False
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, 3, H, W) float32 in [0, 1]."""
+        """Logits (N, classes) of images (N, 3, H, W) float32 in [0, 1].
+
+        Every forward has the channels-last layout and holds at least two images (a lone one goes with a copy of
+        itself): kernels for other layouts and for single images round differently, and where a gradient sits on
+        the kink of a ReLU such a difference is no longer small. Channels-last is also the quicker layout.
+        """
+        count = len(images)
+        if count == 1:
+            images = images.expand(2, -1, -1, -1)
         normalised = (images - self.mean) / self.std
-        if self.channels_last:
-            normalised = normalised.contiguous(memory_format=torch.channels_last)
-        logits: Tensor = self.network(normalised)
-        return logits
+        logits: Tensor = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        return logits[:count] if count == 1 else logits
 
     @property
     def device(self) -> torch.device:

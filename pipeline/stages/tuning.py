@@ -1,4 +1,4 @@
-"""How many images a forward should hold, and in which memory layout: measured once, then remembered."""
+"""How many images a forward should hold: measured once, then remembered."""
 
 from __future__ import annotations
 
@@ -22,12 +22,10 @@ class Pace:
 
     Attributes:
         rows: images a forward.
-        channels_last: the memory layout.
         seconds: of a forward and a backward, an image.
     """
 
     rows: int
-    channels_last: bool
     seconds: float
 
 
@@ -38,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def tune(model: Classifier, height: int, width: int, output: Output) -> None:
-    """Set `model.rows` and `model.channels_last` to what is quickest here, for forward and backward.
+    """Set `model.rows` to what is quickest here, for forward and backward.
 
     The finding is kept under the output by model, image size, device and number of threads, so that every worker
     of a machine works alike and none measures twice.
@@ -52,7 +50,7 @@ def tune(model: Classifier, height: int, width: int, output: Output) -> None:
     else:
         found = measure(model, height, width)
         output.write_bytes(name, json.dumps(asdict(found)).encode())
-    model.rows, model.channels_last = found.rows, found.channels_last
+    model.rows = found.rows
 
 
 def known_pace(digest: str, height: int, width: int, output: Output) -> Pace | None:
@@ -63,39 +61,32 @@ def known_pace(digest: str, height: int, width: int, output: Output) -> Pace | N
 
 
 def measure(model: Classifier, height: int, width: int) -> Pace:
-    """Find the quickest number of images a forward and memory layout for a forward and a backward."""
-    speeds = {layout: _seconds(model, CANDIDATES[0], height, width, layout) for layout in (False, True)}
-    layout = speeds[True] < GAIN * speeds[False]
-    best_rows, best = CANDIDATES[0], speeds[layout]
+    """Find the quickest number of images a forward for a forward and a backward."""
+    best = Pace(CANDIDATES[0], _seconds(model, CANDIDATES[0], height, width))
     for rows in CANDIDATES[1:]:
-        if best * rows > LONGEST_PASS.get(model.device.type, LONGEST_PASS["cuda"]):
+        if best.seconds * rows > LONGEST_PASS.get(model.device.type, LONGEST_PASS["cuda"]):
             break
         try:
-            seconds = _seconds(model, rows, height, width, layout)
+            seconds = _seconds(model, rows, height, width)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             break
-        if seconds > GAIN * best:
+        if seconds > GAIN * best.seconds:
             break
-        best_rows, best = rows, seconds
-    return Pace(best_rows, layout, best)
+        best = Pace(rows, seconds)
+    return best
 
 
-def _seconds(model: Classifier, rows: int, height: int, width: int, channels_last: bool) -> float:
+def _seconds(model: Classifier, rows: int, height: int, width: int) -> float:
     """Seconds an image of a forward and a backward, the better of two after one to warm up."""
-    before = model.channels_last
-    model.channels_last = channels_last
-    try:
-        taken = []
-        for _ in range(3):
-            images = torch.zeros(rows, 3, height, width, device=model.device, requires_grad=True)
-            began = time.perf_counter()
-            with torch.enable_grad():
-                torch.autograd.grad(model(images).sum(), images)
-            if model.device.type == "cuda":
-                torch.cuda.synchronize(model.device)
-            taken.append(time.perf_counter() - began)
-        return min(taken[1:]) / rows
-    finally:
-        model.channels_last = before
+    taken = []
+    for _ in range(3):
+        images = torch.zeros(rows, 3, height, width, device=model.device, requires_grad=True)
+        began = time.perf_counter()
+        with torch.enable_grad():
+            torch.autograd.grad(model(images).sum(), images)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:]) / rows

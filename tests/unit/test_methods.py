@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.contracts import Batch, Setting
 from pipeline.methods import AGI, GradCam, Gradient, GradientXInput, IntegratedGradients, Random
+from pipeline.methods.enlarge import enlarged
 from pipeline.methods.integrated_gradients import quadrature
 from pipeline.models import Classifier
 from pipeline.noise import Noise
@@ -154,3 +155,15 @@ def test_random_maps_differ_between_samples_and_seeds() -> None:
     first, second = Random()(model, batch, Noise(0)), Random()(model, batch, Noise(1))
     assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
     assert np.isclose(first.mean().item(), 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize(("small", "large"), [((4, 4), (32, 32)), ((13, 7), (224, 100)), ((3, 3), (3, 3)), ((8, 8), (5, 6))])
+def test_enlarging_is_bilinear_interpolation(small: tuple[int, int], large: tuple[int, int]) -> None:
+    maps = Noise().normal("m", ["a", "b"], (1, *small))
+    expected = F.interpolate(maps, size=large, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(enlarged(maps, *large), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_enlarging_keeps_flat_places_flat() -> None:
+    maps = torch.full((1, 1, 4, 4), 0.1234567)
+    assert (enlarged(maps, 30, 30) == maps[0, 0, 0, 0]).all()

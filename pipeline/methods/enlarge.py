@@ -1,0 +1,34 @@
+"""Small maps enlarged to the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def enlarged(maps: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear interpolation, corners not aligned, that keeps flat places flat.
+
+    Args:
+        maps: (B, C, h, w).
+        height, width: of the result.
+
+    Returns:
+        (B, C, height, width), what `torch.nn.functional.interpolate` gives up to rounding. Between two equal
+        values the result is that value exactly, so that pixels which are equal on paper are ties in a ranking and
+        not ordered by rounding.
+    """
+    return _along(_along(maps, 2, height), 3, width)
+
+
+def _along(maps: Tensor, axis: int, size: int) -> Tensor:
+    length = maps.shape[axis]
+    place = (torch.arange(size, device=maps.device, dtype=maps.dtype) + 0.5) * (length / size) - 0.5
+    place = place.clamp(0, length - 1)
+    low = place.floor().long()
+    shape = [1] * maps.dim()
+    shape[axis] = size
+    share = (place - low).view(shape)
+    first = maps.index_select(axis, low)
+    second = maps.index_select(axis, (low + 1).clamp(max=length - 1))
+    return first + share * (second - first)

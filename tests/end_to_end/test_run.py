@@ -1,0 +1,238 @@
+"""Whole jobs in this process: what is written, what is reused, what fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.cli import FAILED, OK, main
+from pipeline.data import Dataset, build_index
+from pipeline.data.digits import Digits
+from pipeline.store import Output, open_output
+
+Write = Callable[..., Path]
+
+
+def digits_parquet(path: Path, count: int = 12, corrupt: int | None = None) -> Path:
+    """The first digits as PNG in the Hugging Face convention, one of them corrupt where asked for."""
+    import io
+
+    from PIL import Image
+
+    dataset = Dataset(Digits(), build_index(Digits()), 0)
+    shard = dataset.load(range(count))
+    images = []
+    for number, image in enumerate(shard.images):
+        buffer = io.BytesIO()
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+        content = buffer.getvalue()
+        images.append({"bytes": content[:40] if number == corrupt else content, "path": None})
+    table = pa.table({"id": list(shard.ids), "image": images, "label": shard.labels.numpy()})
+    pq.write_table(table, path)
+    return path
+
+
+def committed(output: Output) -> dict[str, float]:
+    """Every committed part with the time at which its marker was written."""
+    return {str(one): one.stat().st_mtime_ns for one in Path(output.uri).rglob("_committed/*.json")}
+
+
+def all_maps(output: Output) -> dict[tuple[str, str], np.ndarray]:
+    table = output.maps().to_table()
+    maps = table["map"].combine_chunks().to_numpy_ndarray()
+    keys = zip(table["method"].to_pylist(), table["id"].to_pylist(), strict=True)
+    return dict(zip(keys, maps, strict=True))
+
+
+def all_scores(output: Output) -> dict[tuple[str, str, str], float]:
+    rows = output.scores().to_pylist()
+    found = {(row["method"], row["metric"], row["id"]): row["value"] for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_every_sample_is_there_once_for_every_method_and_metric(write_spec: Write, write_profile: Write) -> None:
+    assert main(["run", str(write_spec()), "--profile", str(write_profile())]) == OK
+    output = open_output(write_spec().parent / "out")
+    assert len(all_maps(output)) == 6 * 40
+    assert len(all_scores(output)) == 6 * 3 * 40
+    frame = output.scores().to_pandas()
+    assert set(frame.metric) == {"deletion", "insertion", "mar"} and frame.value.notna().any()
+    assert output.predictions().num_rows == 40
+    table = output.maps(method="agi").to_table()
+    assert table.num_rows == 40 and table.schema.field("map").type.shape == [1, 32, 32]
+
+
+def test_a_finished_job_computes_nothing_again(write_spec: Write, write_profile: Write) -> None:
+    arguments = ["run", str(write_spec()), "--profile", str(write_profile())]
+    assert main(arguments) == OK
+    output = open_output(write_spec().parent / "out")
+    before, runs = committed(output), output.runs()
+    assert main(arguments) == OK
+    assert committed(output) == before and output.runs() == runs
+
+
+def test_a_changed_parameter_computes_that_method_alone(write_spec: Write, write_profile: Write) -> None:
+    profile = str(write_profile())
+    assert main(["run", str(write_spec()), "--profile", profile]) == OK
+    output = open_output(write_spec().parent / "out")
+    before = committed(output)
+    assert main(["run", str(write_spec()), "--profile", profile, "--set", "methods.5.steps=2"]) == OK
+    after = committed(output)
+    assert all(after[one] == time for one, time in before.items())
+    new = {one for one in after if one not in before}
+    assert new and all("agi" in one for one in new)
+    assert len(all_maps(output)) == 6 * 40, "the readers show the latest run alone"
+
+
+def test_a_larger_limit_keeps_what_is_there(write_spec: Write, write_profile: Write) -> None:
+    profile = str(write_profile())
+    assert main(["run", str(write_spec()), "--profile", profile, "--set", "dataset.limit=25"]) == OK
+    output = open_output(write_spec().parent / "out")
+    before, first = committed(output), all_maps(output)
+    assert main(["run", str(write_spec()), "--profile", profile]) == OK
+    after = committed(output)
+    assert all(after[one] == time for one, time in before.items())
+    second = all_maps(output)
+    assert len(second) == 6 * 40 and all(np.array_equal(second[key], value) for key, value in first.items())
+    assert main(["run", str(write_spec()), "--profile", profile, "--set", "dataset.limit=10"]) == OK
+    assert committed(output) == after and len(all_maps(output)) == 6 * 10
+
+
+def test_fresh_computes_everything_again(write_spec: Write, write_profile: Write) -> None:
+    arguments = ["run", str(write_spec()), "--profile", str(write_profile())]
+    assert main(arguments) == OK
+    output = open_output(write_spec().parent / "out")
+    before, maps = committed(output), all_maps(output)
+    assert main([*arguments, "--fresh"]) == OK
+    after = committed(output)
+    assert all(after.get(one) != time for one, time in before.items())
+    again = all_maps(output)
+    assert all(np.array_equal(again[key], value) for key, value in maps.items())
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [{"rows": 1, "in_flight": 1}, {"rows": 7, "in_flight": 3}, {"unit_passes": 1}, {"unit_passes": 10**6}],
+    ids=["one image a forward", "seven images a forward", "one sample a unit", "large units"],
+)
+def test_results_do_not_depend_on_batches_or_shards(
+    write_spec: Write, write_profile: Write, profile: dict[str, Any]
+) -> None:
+    reference = write_spec("reference", output=str(write_spec().parent / "reference-out"))
+    assert main(["run", str(reference), "--profile", str(write_profile("a"))]) == OK
+    assert main(["run", str(write_spec()), "--profile", str(write_profile("b", **profile))]) == OK
+    same_results(open_output(write_spec().parent / "reference-out"), open_output(write_spec().parent / "out"))
+
+
+def same_results(first: Output, second: Output) -> None:
+    """Maps and scores within 1e-5, random draws exactly."""
+    one, other = all_maps(first), all_maps(second)
+    assert one.keys() == other.keys()
+    for (method, sample), value in one.items():
+        if method == "random":
+            assert np.array_equal(value, other[method, sample])
+        np.testing.assert_allclose(value, other[method, sample], atol=1e-5, err_msg=f"{method} {sample}")
+    scores, others = all_scores(first), all_scores(second)
+    assert scores.keys() == others.keys()
+    for key, score in scores.items():
+        assert (score is None) == (others[key] is None)
+        assert score is None or abs(score - others[key]) <= 1e-5, key
+
+
+def test_a_corrupt_image_is_a_failure_and_the_job_goes_on(
+    write_spec: Write, write_profile: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = digits_parquet(tmp_path / "digits.parquet", corrupt=3)
+    spec = write_spec(dataset={"source": "parquet", "path": str(data)})
+    assert main(["run", str(spec), "--profile", str(write_profile()), "--json"]) == FAILED
+    result = json.loads(capsys.readouterr().out)
+    assert (result["failures"], result["left"]) == (1, 0)
+    output = open_output(tmp_path / "out")
+    assert len(all_maps(output)) == 6 * 11
+    prediction = next(one["path"] for one in output.run()["variants"] if one["stage"] == "predict")
+    failed = output.failures([prediction]).to_pylist()
+    assert [row["position"] for row in failed] == [3] and failed[0]["reason"]
+    assert main(["run", str(spec), "--profile", str(write_profile()), "--set", "max_failed_share=0.1"]) == OK
+
+
+def test_select_correct_explains_the_correct_samples_alone(write_spec: Write, write_profile: Write) -> None:
+    spec = write_spec(dataset={"source": "digits", "limit": 40, "select": "correct"})
+    assert main(["run", str(spec), "--profile", str(write_profile())]) == OK
+    output = open_output(spec.parent / "out")
+    predictions = output.predictions().to_pylist()
+    correct = {row["id"] for row in predictions if row["correct"]}
+    assert 0 < len(correct) < 40, "an untrained network is right sometimes"
+    assert {sample for _, sample in all_maps(output)} == correct
+
+
+def test_select_correct_for_all_models_takes_what_every_model_gets_right(
+    write_spec: Write, write_profile: Write
+) -> None:
+    models = [
+        {"name": "mnist_cnn2", "weights": "random"},
+        {"name": "cifar_resnet8", "weights": "random"},
+    ]
+    spec = write_spec(
+        dataset={"source": "digits", "limit": 200, "select": "correct_for_all_models"},
+        models=models, methods=["random"], metrics=[],
+    )  # fmt: skip
+    assert main(["run", str(spec), "--profile", str(write_profile())]) == OK
+    output = open_output(spec.parent / "out")
+    rows = output.predictions().to_pylist()
+    right = [{row["id"] for row in rows if row["correct"] and row["model"] == one["name"]} for one in models]
+    table = output.maps(model="mnist_cnn2").to_table() if right[0] & right[1] else None
+    assert (set(table["id"].to_pylist()) if table else set()) == right[0] & right[1]
+
+
+def test_targets_are_what_the_method_says(write_spec: Write, write_profile: Write) -> None:
+    methods = [
+        {"name": "gradient", "id": "predicted"},
+        {"name": "gradient", "id": "second", "target": "second"},
+        {"name": "gradient", "id": "label", "target": "label"},
+    ]
+    spec = write_spec(methods=methods, metrics=[])
+    assert main(["run", str(spec), "--profile", str(write_profile())]) == OK
+    output = open_output(spec.parent / "out")
+    expected = {row["id"]: row for row in output.predictions().to_pylist()}
+    for name in ("predicted", "second", "label"):
+        for row in output.maps(method=name).to_table(columns=["id", "target"]).to_pylist():
+            assert row["target"] == expected[row["id"]][name]
+
+
+def test_reading_commands_speak_json(
+    write_spec: Write, write_profile: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = write_spec()
+    profile = ["--profile", str(write_profile())]
+    assert main(["plan", str(spec), *profile, "--json"]) == OK
+    planned = json.loads(capsys.readouterr().out)
+    assert sum(row["samples"] for row in planned["stages"]) == 40 * (1 + 6 + 18)
+    assert main(["run", str(spec), *profile]) == OK
+    capsys.readouterr()
+    assert main(["plan", str(spec), *profile, "--json"]) == OK
+    planned = json.loads(capsys.readouterr().out)
+    assert sum(row["samples"] for row in planned["stages"]) == 0
+    out = str(spec.parent / "out")
+    assert main(["history", out, "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)[0]["units"]["lost"] == 0
+    assert main(["report", out, "--json"]) == OK
+    assert Path(json.loads(capsys.readouterr().out)["page"]).is_file()
+
+
+def test_a_trained_model_is_trained_once(write_spec: Write, write_profile: Write) -> None:
+    training = {"epochs": 1}
+    models = [{"name": "mnist_cnn2", "weights": "train", "training": training}]
+    spec = write_spec(models=models, methods=["gradient"], metrics=[])
+    profile = str(write_profile())
+    assert main(["run", str(spec), "--profile", profile]) == OK
+    weights = list((spec.parent / "out" / "weights").rglob("*.safetensors"))
+    assert main(["run", str(spec), "--profile", profile, "--set", "methods=[gradient, random]"]) == OK
+    assert list((spec.parent / "out" / "weights").rglob("*.safetensors")) == weights and len(weights) == 1
