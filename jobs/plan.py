@@ -97,8 +97,9 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
 
 def _train(spec: JobSpec, model: ModelConfig, training: str, setting: Setting) -> Variant:
     """The training of a model: one unit."""
-    identity = model.model_dump(mode="json", exclude={"id", "weights"})
-    fingerprint = digest("train", Train.revision, identity, training, spec.seed, setting.classes)
+    identity = model.model_dump(mode="json", exclude={"id", "weights", "training"})
+    settings = model.training_settings()
+    fingerprint = digest("train", Train.revision, identity, settings, training, spec.seed, setting.classes)
     return Variant(
         path=_path("train", fingerprint, model=model.id),
         stage="train",

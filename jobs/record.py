@@ -46,7 +46,7 @@ class RunRecord:
         """A unit was committed."""
         self.done += 1
         self.seconds[report.unit.variant] += report.compute_seconds
-        self.samples[report.unit.variant] += report.receipt.rows
+        self.samples[report.unit.variant] += len(report.unit)
 
     def write(
         self,

@@ -19,7 +19,6 @@ from jobs.record import RunRecord, new_record
 from jobs.spec import JobSpec
 from pipeline.errors import FatalError
 from pipeline.noise import Noise
-from pipeline.report import build_report
 from pipeline.stages.summarise import Summary, summarise
 from pipeline.store import Output, open_output
 
@@ -109,7 +108,8 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
                 make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
-    except StopRequestedError:
+    except (StopRequestedError, SystemExit):
+        # Ray, once started, answers SIGTERM with SystemExit.
         reason = "stopped by a signal"
     except FatalError as error:
         reason = str(error)
@@ -132,6 +132,9 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
     bad = failures > spec.max_failed_share * len(checked.dataset)
     status: Literal["done", "failed"] = "failed" if plan.queue.lost or bad else "done"
     record.write(output, plan, status, failures=failures, summary=summary)
+    # Drawing needs matplotlib, which a job that finds everything committed shall not wait for.
+    from pipeline.report import build_report  # noqa: PLC0415
+
     page = build_report(output, record.name, dataset=checked.dataset, samples=spec.report.samples)
     lost = tuple(f"{unit.variant} [{unit.start}, {unit.stop}): {why}" for unit, why in sorted(plan.queue.lost.items()))
     return Result(status, record.name, page, record.done, 0, failures, lost, len(plan.queue.stranded))

@@ -8,7 +8,6 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from pipeline.models.classifier import Classifier
@@ -61,6 +60,9 @@ def blurred(model: Classifier, images: Tensor) -> Tensor:
 
 @cache
 def _kernel() -> Tensor:
+    # SciPy's filters take a third of a second to import, for this kernel alone.
+    from scipy.ndimage import gaussian_filter  # noqa: PLC0415
+
     impulse = np.zeros((BLUR_KERNEL, BLUR_KERNEL))
     impulse[BLUR_KERNEL // 2, BLUR_KERNEL // 2] = 1.0
     return torch.from_numpy(gaussian_filter(impulse, BLUR_SIGMA)).float().view(1, 1, BLUR_KERNEL, BLUR_KERNEL)

@@ -14,15 +14,18 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipeline.errors import FatalError, ShardError
 from pipeline.files import Folder
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 IDENTITY = "heatline.json"
 FORMAT = 1
@@ -220,9 +223,9 @@ class Output(Folder):
         wanted = [part for part in self.parts(variant) if part.stop > start and (stop is None or part.start < stop)]
         if not wanted:
             return None
-        inside = ds.field("position") >= start
+        inside = pc.field("position") >= start
         if stop is not None:
-            inside = inside & (ds.field("position") < stop)
+            inside = inside & (pc.field("position") < stop)
         return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
 
     def dataset(self, variant: str) -> ds.Dataset | None:
@@ -305,8 +308,8 @@ class Output(Folder):
         there = [dataset for dataset in found if dataset is not None]
         if not there:
             raise FatalError(f"{self.uri}: no maps of {method or 'any method'} are committed")
-        whole = ds.dataset(there) if len(there) > 1 else there[0]
-        return whole.filter(ds.field("position") < max(limits))
+        whole = _as_dataset(there) if len(there) > 1 else there[0]
+        return whole.filter(pc.field("position") < max(limits))
 
     def _variants(self, stage: str, run: str | None, **wanted: str | None) -> list[dict[str, Any]]:
         return [
@@ -324,7 +327,14 @@ class Output(Folder):
     def _dataset(self, variant: str, parts: Sequence[Part]) -> ds.Dataset:
         paths = [self.path(f"{variant}/{part.file}") for part in parts]
         # Paths that hold `key=value` must not become columns here: parts say themselves what they are.
-        return ds.dataset(paths, format="parquet", filesystem=self._filesystem, partitioning=None)
+        return _as_dataset(paths, format="parquet", filesystem=self._filesystem, partitioning=None)
+
+
+def _as_dataset(source: Any, **how: Any) -> ds.Dataset:
+    # pyarrow.dataset imports pandas, a second that a job with nothing to do shall not wait.
+    import pyarrow.dataset  # noqa: PLC0415
+
+    return pyarrow.dataset.dataset(source, **how)
 
 
 def _check_ids(variant: str, table: pa.Table, failed: Sequence[Failed], expected: Iterable[str]) -> None:

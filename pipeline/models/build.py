@@ -93,13 +93,15 @@ def check_name(name: str) -> None:
     Raises:
         FatalError: with the closest known names.
     """
-    known = [*OWN_NETWORKS, *_torchvision_names()]
-    if name in known:
+    if name in OWN_NETWORKS:
         return
     module, colon, function = name.partition(":")
     if colon:
         if not module or not function:
             raise FatalError(f"model '{name}': expected timm:NAME, or module:function for a network of your own")
+        return
+    known = [*OWN_NETWORKS, *_torchvision_names()]
+    if name in known:
         return
     if name in _torchvision_models().list_models():
         raise FatalError(f"model '{name}' of torchvision is not an image classifier")

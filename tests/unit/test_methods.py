@@ -157,7 +157,9 @@ def test_random_maps_differ_between_samples_and_seeds() -> None:
     assert np.isclose(first.mean().item(), 0.5, atol=0.1)
 
 
-@pytest.mark.parametrize(("small", "large"), [((4, 4), (32, 32)), ((13, 7), (224, 100)), ((3, 3), (3, 3)), ((8, 8), (5, 6))])
+@pytest.mark.parametrize(
+    ("small", "large"), [((4, 4), (32, 32)), ((13, 7), (224, 100)), ((3, 3), (3, 3)), ((8, 8), (5, 6))]
+)
 def test_enlarging_is_bilinear_interpolation(small: tuple[int, int], large: tuple[int, int]) -> None:
     maps = Noise().normal("m", ["a", "b"], (1, *small))
     expected = F.interpolate(maps, size=large, mode="bilinear", align_corners=False)
