@@ -90,6 +90,7 @@ class _Actors:
         )
         self._actors = [remote.remote(job, profile.cpus_per_worker) for _ in range(count)]
         self._running: dict[Any, tuple[int, Unit]] = {}
+        self._restarting: dict[Any, int] = {}
         self._greet()
 
     def _greet(self) -> None:
@@ -116,23 +117,35 @@ class _Actors:
                 )
 
     def workers(self) -> Sequence[Hashable]:
-        return range(len(self._actors))
+        away = set(self._restarting.values())
+        return [number for number in range(len(self._actors)) if number not in away]
 
     def start(self, worker: Hashable, unit: Unit) -> None:
         number = int(str(worker))
         self._running[self._actors[number].run.remote(unit)] = (number, unit)
 
     def wait(self) -> Iterable[Attempt]:
-        done, _ = ray.wait(list(self._running), num_returns=1, timeout=1.0)
+        done, _ = ray.wait([*self._running, *self._restarting], num_returns=1, timeout=1.0)
         for handle in done:
+            if handle in self._restarting:
+                del self._restarting[handle]
+                continue
             number, unit = self._running.pop(handle)
             try:
                 yield Attempt(number, unit, ray.get(handle), None)
             except RayTaskError as error:
                 yield Attempt(number, unit, None, error.cause)
+            except RayActorError:
+                self._await_restart(number)
+                yield Attempt(number, unit, None, RetryableError("the worker died; Ray starts it again"))
             except RayError as error:
-                reason = f"the worker died: {' '.join(str(error).split())[:200]}"
-                yield Attempt(number, unit, None, RetryableError(reason))
+                yield Attempt(number, unit, None, RetryableError(" ".join(str(error).split())[:200]))
+
+    def _await_restart(self, number: int) -> None:
+        """Hand an actor no unit until it is back: calls to one that restarts fail at once."""
+        if number not in self._restarting.values():
+            call = self._actors[number].introduce.options(max_task_retries=-1).remote()
+            self._restarting[call] = number
 
     def stop(self) -> None:
         """End the actors; units in flight are lost, and will be done by the next run."""
