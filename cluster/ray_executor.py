@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def _ray(profile: Profile) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    before = Path.cwd()
+    before, on_stop = Path.cwd(), signal.getsignal(signal.SIGTERM)
     with tempfile.TemporaryDirectory(prefix="heatline-") as clean:
         os.chdir(clean)
         try:
@@ -69,6 +71,9 @@ def _ray(profile: Profile) -> Iterator[None]:
                 )
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise FatalError(f"Ray at {profile.address or 'this machine'} cannot be reached: {error}") from error
+            if threading.current_thread() is threading.main_thread():
+                # Ray has put its own handler, which prints a stack and exits; the caller's says how to go on.
+                signal.signal(signal.SIGTERM, on_stop)
             yield
         finally:
             ray.shutdown()

@@ -108,8 +108,7 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
                 make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
-    except (StopRequestedError, SystemExit):
-        # Ray, once started, answers SIGTERM with SystemExit.
+    except StopRequestedError:
         reason = "stopped by a signal"
     except FatalError as error:
         reason = str(error)

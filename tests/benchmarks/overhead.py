@@ -78,7 +78,9 @@ def images_a_second(folder: Path, data: Path, method: str, stage: str, profile: 
                 raise RuntimeError(event.reason)
             moments.append(time.perf_counter())
 
-        total = sum(len(one) for path in plan.job.variants for one in plan.queue.remaining(path) if one not in plan.queue.lost)
+        total = sum(
+            len(one) for path in plan.job.variants for one in plan.queue.remaining(path) if one not in plan.queue.lost
+        )
         make_executor(profile).run(plan.job, plan.queue, watch)
         if wanted == stage:
             rate = total / (moments[-1] - moments[0])

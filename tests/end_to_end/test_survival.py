@@ -92,7 +92,7 @@ def test_a_driver_killed_at_random_moments_loses_nothing(
 def test_ray_gives_what_the_local_executor_gives_and_survives_a_killed_actor(
     undisturbed: Output, write_spec: Write, write_profile: Write, tmp_path: Path
 ) -> None:
-    profile = write_profile(executor="ray", workers=2, cpus_per_worker=0.5, unit_passes=5, object_store_mb=100)
+    profile = write_profile(**RAY, unit_passes=5)
     spec = write_spec()
     process = start(spec, profile, tmp_path)
     wait_for_markers(process, tmp_path / "out", 5)
@@ -111,17 +111,27 @@ def test_ray_gives_what_the_local_executor_gives_and_survives_a_killed_actor(
     assert len(ranges) == len(set(ranges))
 
 
+RAY = {"executor": "ray", "workers": 2, "cpus_per_worker": 0.5, "object_store_mb": 100}
+
+
+@pytest.mark.parametrize("executor", [{"executor": "local"}, RAY], ids=["local", "ray"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED)])
 def test_a_stop_says_how_to_go_on(
-    write_spec: Write, write_profile: Write, tmp_path: Path, number: signal.Signals, code: int
+    write_spec: Write,
+    write_profile: Write,
+    tmp_path: Path,
+    number: signal.Signals,
+    code: int,
+    executor: dict[str, object],
 ) -> None:
     spec = write_spec(dataset={"source": "digits"})
-    process = start(spec, write_profile(unit_passes=2), tmp_path)
+    process = start(spec, write_profile(unit_passes=2, **executor), tmp_path)
     wait_for_markers(process, tmp_path / "out", 3)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Go on with the same command" in errors and str(spec) in errors and "Traceback" not in errors
+    assert "SIGTERM received" not in errors
     assert open_output(tmp_path / "out").run()["status"] == "stopped"
 
 
