@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from jobs.problem import Place, closest, hint, spelled
+from jobs.problem import Place, hint, spelled
+from pipeline.suggestion import did_you_mean
 
 _PLAIN: dict[object, str] = {
     int: "a whole number",
@@ -225,8 +226,8 @@ class Translator:
 
 
 def _mend(annotation: object, wanted: str, value: object) -> str:
-    if isinstance(value, str) and (near := closest(value, _choices(annotation))):
-        return f"; did you mean '{near}'?"
+    if isinstance(value, str) and (near := did_you_mean(value, _choices(annotation))):
+        return near
     if isinstance(value, str) and "number" in wanted and re.fullmatch(r"[-+]?[0-9.]+(e[-+]?\d+)?", value):
         return "; take the quotes off"
     if isinstance(value, bool | int | float) and wanted == "text":

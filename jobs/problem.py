@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import FatalError
+from pipeline.suggestion import did_you_mean
 
 Place = tuple[str | int, ...]
 """The way to a value in a spec, such as ("methods", 1, "steps")."""
@@ -53,16 +53,6 @@ def spelled(place: Place) -> str:
     return text
 
 
-def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that `word` most likely stands for, or None where none is near."""
-    known = {candidate.lower(): candidate for candidate in candidates}
-    found = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
-    return known[found[0]] if found else None
-
-
 def hint(word: str, candidates: Sequence[str]) -> str:
     """The end of an error about an unknown name: `; did you mean 'agi'?`, else the names there are."""
-    near = closest(word, candidates)
-    if near is not None:
-        return f"; did you mean '{near}'?"
-    return f"; known: {', '.join(candidates)}" if candidates else ""
+    return did_you_mean(word, candidates) or (f"; known: {', '.join(candidates)}" if candidates else "")

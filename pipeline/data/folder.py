@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.decode import SMALL_IMAGE_BYTES, Geometry, Pixels, Size, UnusableImageError, decode_all
-from pipeline.data.suggestion import did_you_mean
 from pipeline.errors import FatalError
+from pipeline.suggestion import did_you_mean
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 

@@ -25,8 +25,8 @@ from pipeline.data.folder import (
     read_files,
 )
 from pipeline.data.source import Listing, SourceConfig
-from pipeline.data.suggestion import did_you_mean
 from pipeline.errors import FatalError
+from pipeline.suggestion import did_you_mean
 
 CLASSES = 1000
 _CLASS_FOLDER = re.compile(r"n\d{8}")

@@ -16,8 +16,8 @@ from pipeline.data.decode import Pixels, Size, one_line
 from pipeline.data.parquet_file import ParquetFolder, footer, open_folder
 from pipeline.data.parquet_image import check_image_column, read_images
 from pipeline.data.source import Listing, SourceConfig
-from pipeline.data.suggestion import did_you_mean
 from pipeline.errors import FatalError
+from pipeline.suggestion import did_you_mean
 
 
 class Parquet(SourceConfig):

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.data.decode import one_line
-from pipeline.data.suggestion import did_you_mean
 from pipeline.errors import FatalError
+from pipeline.suggestion import did_you_mean
 
 _TAIL = 8
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.data.index import IndexFacts
 from pipeline.data.source import SourceConfig
-from pipeline.data.suggestion import did_you_mean
 from pipeline.errors import FatalError
 from pipeline.noise import Noise
+from pipeline.suggestion import did_you_mean
 
 
 def selected_rows(config: SourceConfig, index: pa.Table, facts: IndexFacts, seed: int) -> NDArray[np.int64]:

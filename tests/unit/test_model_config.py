@@ -35,7 +35,7 @@ def test_other_weights_are_no_path(weights: str) -> None:
     [
         ({"name": "resnet_18", "weights": "random"}, "did you mean .*resnet18"),
         ({"name": "fasterrcnn_resnet50_fpn", "weights": "random"}, "not an image classifier"),
-        ({"name": "resnet18", "weights": "IMAGENET1K_V9"}, "did you mean IMAGENET1K_V1"),
+        ({"name": "resnet18", "weights": "IMAGENET1K_V9"}, "did you mean 'IMAGENET1K_V1'"),
         ({"name": "cifar_resnet20", "weights": "DEFAULT"}, "no published weights"),
         ({"name": "timm:resnet18", "weights": "IMAGENET1K_V1"}, "takes DEFAULT"),
         ({"name": "resnet18", "weights": "weights.onnx"}, "expected a file ending in .safetensors"),
