@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch import nn
 
 from pipeline.errors import FatalError
 from pipeline.models import cifar_cnn, cifar_resnet, cifar_vgg, mnist_cnn
+from pipeline.suggestion import did_you_mean
 
 OWN_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "mnist_cnn2": mnist_cnn.mnist_cnn2,
@@ -29,6 +32,7 @@ OWN_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
 # weights hold these heads, and the loader leaves them out. `init_weights` only chooses between two random
 # initialisations, and the default one warns or is slow.
 AUXILIARY_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+_LIBRARIES = ("torch", "torchvision", "timm")
 _WITHOUT_HEADS = {"aux_logits": False, "init_weights": False, "transform_input": False}
 
 
@@ -77,6 +81,29 @@ def build_network(name: str, classes: int, *, seed: int = 0) -> nn.Module:
         return network
 
 
+def source_digest(name: str, network: nn.Module) -> str | None:
+    """Hash of the code of a network of one's own, since two versions of it may hold the same tensors.
+
+    Args:
+        name: as in the spec.
+        network: what `build_network` gave for it.
+
+    Returns:
+        16 hexadecimal digits of a SHA-256 over the files of the named module and of those that define the
+        network's layers, PyTorch's aside; None for a name that is not `module:function`.
+    """
+    module, colon, _ = name.partition(":")
+    if not colon or module == "timm":
+        return None
+    modules = {module, *(type(layer).__module__ for layer in network.modules())}
+    hashed = hashlib.sha256()
+    for key in sorted(modules):
+        file = getattr(sys.modules.get(key), "__file__", None)
+        if key.partition(".")[0] not in _LIBRARIES and file is not None and Path(file).is_file():
+            hashed.update(f"{key}\n".encode() + hashlib.sha256(Path(file).read_bytes()).digest())
+    return hashed.hexdigest()[:16]
+
+
 def known_models() -> list[ModelInfo]:
     """Own nets and torchvision's classifiers; timm's, over a thousand, are what `timm.list_models()` says."""
     own = [ModelInfo(name, "own", _count_parameters(name), ()) for name in OWN_NETWORKS]
@@ -105,7 +132,7 @@ def check_name(name: str) -> None:
         return
     if name in _torchvision_models().list_models():
         raise FatalError(f"model '{name}' of torchvision is not an image classifier")
-    raise FatalError(f"model '{name}' is not known{_suggestion(name, known)}")
+    raise FatalError(f"model '{name}' is not known{did_you_mean(name, known, most=3)}")
 
 
 def published_weights(name: str, weights: str) -> Any:
@@ -124,7 +151,7 @@ def published_weights(name: str, weights: str) -> Any:
     if weights not in choices.__members__:
         raise FatalError(
             f"weights '{weights}': {name} has {', '.join(choices.__members__)}"
-            f"{_suggestion(weights, list(choices.__members__))}"
+            f"{did_you_mean(weights, choices.__members__, most=3)}"
         )
     return choices[weights]
 
@@ -139,11 +166,6 @@ def _torchvision_names() -> list[str]:
     return names
 
 
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
-
-
 def _count_parameters(name: str) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in OWN_NETWORKS[name](10).parameters())
@@ -156,28 +178,43 @@ def _build_timm(name: str, classes: int) -> nn.Module:
         raise FatalError(f"model '{name}' needs timm: pip install heatline[timm]") from None
     plain = name.removeprefix("timm:")
     if not timm.is_model(plain):
-        raise FatalError(f"model '{name}': timm has no '{plain}'{_suggestion(plain, timm.list_models())}")
+        raise FatalError(f"model '{name}': timm has no '{plain}'{did_you_mean(plain, timm.list_models(), most=3)}")
     network: nn.Module = timm.create_model(plain, pretrained=False, num_classes=classes)
     return network
 
 
 def _build_from_function(name: str, classes: int) -> nn.Module:
     module_name, _, function_name = name.partition(":")
+    # The code is the user's own and may raise anything, sys.exit() included; none of it is our bug to trace.
     try:
         module = importlib.import_module(module_name)
-    except (ImportError, SyntaxError) as error:
-        raise FatalError(f"model '{name}': cannot import '{module_name}' from the Python path: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise FatalError(
+            f"model '{name}': cannot import '{module_name}' from the Python path: {_short(error)}"
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        close = _suggestion(function_name, public)
+        close = did_you_mean(function_name, public)
         raise FatalError(f"model '{name}': '{module_name}' has no function '{function_name}'{close}")
-    network = function(num_classes=classes) if _takes_classes(function) else function()
+    try:
+        network = function(num_classes=classes) if _takes_classes(function) else function()
+    except (Exception, SystemExit) as error:
+        raise FatalError(f"model '{name}': the function failed: {_short(error)}") from error
     if not isinstance(network, nn.Module):
         raise FatalError(f"model '{name}': the function returned {type(network).__name__}, expected nn.Module")
     return network
 
 
+def _short(error: BaseException) -> str:
+    """Type and first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 def _takes_classes(function: Callable[..., object]) -> bool:
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:
+        return False  # built-in types do not tell
     return any(p.name == "num_classes" or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)

@@ -56,10 +56,14 @@ class ModelConfig(Config):
     id: str = Field("", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="how results call it; default: name")
     classes: PositiveInt | None = Field(None, description="default: what the weights say, else the data set's")
     mean: tuple[Channel, Channel, Channel] | None = Field(
-        None, description="per channel, in [0, 1]; default: what comes with the weights, else ImageNet's"
+        None,
+        description="per channel, in [0, 1]; default: what comes with the weights, else ImageNet's (0.5 for the "
+        "inception_v3 and googlenet of torchvision)",
     )
     std: tuple[PositiveChannel, PositiveChannel, PositiveChannel] | None = Field(
-        None, description="per channel, in [0, 1]; default: what comes with the weights, else ImageNet's"
+        None,
+        description="per channel, in [0, 1]; default: what comes with the weights, else ImageNet's (0.5 for the "
+        "inception_v3 and googlenet of torchvision)",
     )
     training: TrainingConfig | None = Field(None, description="for `weights: train` alone")
 

@@ -12,13 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import FatalError
-from pipeline.models.build import AUXILIARY_HEADS, build_network, published_weights
+from pipeline.models.build import AUXILIARY_HEADS, build_network, published_weights, source_digest
 from pipeline.models.classifier import DEFAULT_ROWS, Classifier
 from pipeline.models.config import ModelConfig
 from pipeline.models.weights import Weights, read_weights, shorten, weights_metadata
 
+Channels = tuple[float, float, float]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# The weights of these two expect pixels in [-1, 1]. torchvision takes ImageNet's normalisation for them too and turns
+# it into this one inside the net (`transform_input`), which is off here.
+_HALVES = (0.5, 0.5, 0.5)
+_OTHER_NORMALISATION = {"inception_v3": (_HALVES, _HALVES), "googlenet": (_HALVES, _HALVES)}
 
 
 def load_classifier(
@@ -33,7 +39,7 @@ def load_classifier(
     """Builds a model, loads its weights strictly and puts its normalisation inside.
 
     The number of logits is the configuration's, else what the weights say of themselves, else `classes`. The
-    normalisation is the configuration's, else the one that comes with the weights, else ImageNet's.
+    normalisation is the configuration's, else the one that comes with the weights, else `default_normalisation`.
 
     Args:
         config: the model of the spec.
@@ -60,15 +66,31 @@ def load_classifier(
         _load_strictly(network, loaded, config.name, count)
         mean = config.mean or loaded.channels("mean") or _own_channels(network, "mean")
         std = config.std or loaded.channels("std") or _own_channels(network, "std")
+    default_mean, default_std = default_normalisation(config.name)
+    mean, std = mean or default_mean, std or default_std
     classifier = Classifier(
         network,
         classes=count,
-        mean=mean or IMAGENET_MEAN,
-        std=std or IMAGENET_STD,
-        digest=network_digest(network, config.name, mean or IMAGENET_MEAN, std or IMAGENET_STD),
+        mean=mean,
+        std=std,
+        digest=network_digest(network, config.name, mean, std),
         rows=rows,
     )
     return classifier.to(device)
+
+
+def default_normalisation(name: str) -> tuple[Channels, Channels]:
+    """Mean and standard deviation of a model about which nothing else is known.
+
+    Args:
+        name: as in the spec.
+
+    Returns:
+        Mean and std, each per channel, in pixel scale [0, 1]: ImageNet's; 0.5 for inception_v3 and googlenet.
+
+    Source: torchvision, `transform_input` of Inception3 and GoogLeNet: (x - 0.5) / 0.5.
+    """
+    return _OTHER_NORMALISATION.get(name, (IMAGENET_MEAN, IMAGENET_STD))
 
 
 def network_digest(network: nn.Module, name: str, mean: Sequence[float], std: Sequence[float]) -> str:
@@ -81,9 +103,11 @@ def network_digest(network: nn.Module, name: str, mean: Sequence[float], std: Se
 
     Returns:
         16 hexadecimal digits of a SHA-256 over name, normalisation and, in the order of their names,
-        each tensor's name, type, shape and bytes.
+        each tensor's name, type, shape and bytes; for a network of one's own also over its source.
     """
-    hashed = hashlib.sha256(json.dumps([name, [float(v) for v in mean], [float(v) for v in std]]).encode())
+    code = source_digest(name, network)
+    identity = [name, [float(v) for v in mean], [float(v) for v in std], *([] if code is None else [code])]
+    hashed = hashlib.sha256(json.dumps(identity).encode())
     for key, tensor in sorted(network.state_dict().items()):
         plain = tensor.detach().cpu().contiguous()
         hashed.update(json.dumps([key, str(plain.dtype), list(plain.shape)]).encode())
@@ -112,7 +136,8 @@ def _download(config: ModelConfig) -> Weights:
     except (OSError, RuntimeError) as error:
         raise FatalError(f"{source} could not be downloaded: {error}") from error
     preset = member.transforms()
-    metadata = weights_metadata(config.name, len(member.meta["categories"]), preset.mean, preset.std)
+    mean, std = _OTHER_NORMALISATION.get(config.name, (preset.mean, preset.std))
+    metadata = weights_metadata(config.name, len(member.meta["categories"]), mean, std)
     return Weights(state, metadata, source)
 
 

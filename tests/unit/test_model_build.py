@@ -78,10 +78,35 @@ def test_own_function_is_told_the_number_of_classes(tmp_path: Path, monkeypatch:
     assert build_network("own_nets:fixed", 9).out_features == 3
     with pytest.raises(FatalError, match=r"returned str, expected nn\.Module"):
         build_network("own_nets:wrong", 9)
-    with pytest.raises(FatalError, match="did you mean fixed"):
+    with pytest.raises(FatalError, match="did you mean 'fixed'"):
         build_network("own_nets:fixd", 9)
     with pytest.raises(FatalError, match="cannot import 'no_such_nets'"):
         build_network("no_such_nets:told", 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("math:sqrt", r"TypeError: "),
+        ("builtins:dict", r"returned dict, expected nn\.Module"),
+        ("raising_nets:anything", r"cannot import 'raising_nets' from the Python path: KeyError: 'no such variable'"),
+        ("leaving_nets:anything", r"cannot import 'leaving_nets' from the Python path: SystemExit: 3"),
+        ("failing_nets:fails", r"the function failed: ZeroDivisionError: first line$"),
+        ("failing_nets:leaves", r"the function failed: SystemExit$"),
+    ],
+)
+def test_whatever_a_function_of_ones_own_raises_is_one_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raising_nets.py").write_text("raise KeyError('no such variable')\n")
+    (tmp_path / "leaving_nets.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "failing_nets.py").write_text(
+        "def fails(): raise ZeroDivisionError('first line\\nsecond')\ndef leaves(): raise SystemExit\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FatalError, match=message) as caught:
+        build_network(name, 10)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(f"model '{name}'")
 
 
 def test_missing_timm_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,3 +222,48 @@ def test_digest_is_of_weights_normalisation_and_name_and_not_of_the_file_kind(tm
     ]
     assert len(set(digests)) == 4 and all(len(digest) == 16 for digest in digests)
     assert load_classifier(config(tmp_path / "w.pth", id="other"), classes=10).digest == digests[0]
+
+
+@pytest.mark.parametrize("edited", ["edited_nets", "edited_layers"])
+def test_digest_of_a_function_of_ones_own_follows_its_source(
+    edited: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = "from torch import nn\nclass Net(nn.Linear):\n    def forward(self, x): return super().forward(x) * {}\n"
+    nets = "from edited_layers import Net\ndef build(): return Net(2, 3)  # {}\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    random = ModelConfig(name="edited_nets:build", weights="random")
+
+    def digest(**factors: int) -> str:
+        for module, text in (("edited_nets", nets), ("edited_layers", layers)):
+            monkeypatch.delitem(sys.modules, module, raising=False)
+            (tmp_path / f"{module}.py").write_text(text.format(factors.get(module, 1)))
+        return load_classifier(random, classes=3).digest
+
+    first = digest()
+    assert digest() == first
+    assert digest(**{edited: 2}) != first
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+@pytest.mark.parametrize("kind", ["published", "file", "random"])
+def test_nets_that_transform_their_input_in_torchvision_give_its_logits(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ModelConfig(name=name, weights="random")
+    tensors = build_network(name, 1000, seed=3).state_dict()
+    if kind == "file":
+        torch.save(tensors, tmp_path / "w.pth")
+        config = ModelConfig(name=name, weights=str(tmp_path / "w.pth"))
+    if kind == "published":
+        monkeypatch.setattr(torchvision.models.WeightsEnum, "get_state_dict", lambda *_, **__: tensors)
+        config = ModelConfig(name=name, weights="DEFAULT")
+    model = load_classifier(config, classes=1000, seed=3)
+
+    theirs = torchvision.models.get_model(name, aux_logits=False, init_weights=False, transform_input=True).eval()
+    theirs.load_state_dict(tensors)
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = theirs((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+        difference = (model(images) - expected).abs().max() / expected.abs().max()
+    assert difference < 1e-5
