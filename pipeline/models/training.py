@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,8 +16,6 @@ from pipeline.errors import FatalError
 from pipeline.models.build import build_network
 from pipeline.models.config import TrainingConfig
 from pipeline.models.weights import weights_bytes, weights_metadata
-
-OnEpoch = Callable[[int, float, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,6 @@ def train_network(
     std: Sequence[float] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    on_epoch: OnEpoch | None = None,
 ) -> TrainedNetwork:
     """Trains a network from scratch.
 
@@ -79,7 +76,6 @@ def train_network(
         mean, std: normalisation, per channel in [0, 1]; default: those of the images.
         seed: decides initial weights, order, augmentation and dropout.
         device: where to train.
-        on_epoch: called with the number of the epoch (from 1), its loss and its accuracy.
 
     Returns:
         The weights, their metadata, and how training went.
@@ -99,7 +95,7 @@ def train_network(
     network = build_network(name, classes, seed=seed).to(device).to(memory_format=torch.channels_last)
     normalise = _Normalisation(mean, std, device)
     with _reproducible(device, seed):
-        history = _fit(network, normalise, images, labels, config, seed, on_epoch)
+        history = _fit(network, normalise, images, labels, config, seed)
     accuracy = _accuracy(network, normalise, images, labels)
     state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     return TrainedNetwork(
@@ -129,7 +125,6 @@ def _fit(
     labels: Tensor,
     config: TrainingConfig,
     seed: int,
-    on_epoch: OnEpoch | None,
 ) -> list[Epoch]:
     count = len(images)
     steps = -(-count // config.batch_size)
@@ -167,8 +162,6 @@ def _fit(
                 f"(now {config.learning_rate:g})"
             )
         history.append(epoch)
-        if on_epoch is not None:
-            on_epoch(epoch.number, epoch.loss, epoch.accuracy)
     return history
 
 
