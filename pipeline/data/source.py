@@ -22,6 +22,9 @@ Split = Literal["train", "test"]
 SELECTION = frozenset({"limit", "sample", "classes", "ids", "select"})
 ELSEWHERE = frozenset({"train_path", "download"})
 
+# Past this a shard of images no longer fits in memory, and no classifier looks at as many pixels.
+LARGEST_SIDE = 4096
+
 # Hashing a million ids at once would hold them in memory a second time.
 _HASHED_AT_ONCE = 65_536
 
@@ -74,8 +77,12 @@ class SourceConfig(Config, ABC):
     )
     ids: tuple[str, ...] | None = Field(None, min_length=1, description="keep the samples with these ids")
     select: Select = Field("all", description="keep all, or those that each or every model classifies correctly")
-    resize: PositiveInt | None = Field(None, description="length of the short side in pixels, before the crop")
-    crop: PositiveInt | None = Field(None, description="side of the centred square that is kept, in pixels")
+    resize: int | None = Field(
+        None, ge=1, le=LARGEST_SIDE, description="length of the short side in pixels, before the crop"
+    )
+    crop: int | None = Field(
+        None, ge=1, le=LARGEST_SIDE, description="side of the centred square that is kept, in pixels"
+    )
     interpolation: Interpolation = Field("bilinear", description="filter of the resize")
 
     @property

@@ -126,6 +126,7 @@ def test_unknown_names_are_met_with_the_nearest(config: Parquet):
     assert "did you mean 'set/07'?" in refusal(config, ids=("set/007",))
     assert "did you mean 'set/07'?" in refusal(config, ids=("set/01", "07"))
     assert "did you mean 'cat'?" in refusal(config, classes=("cats",))
+    assert "did you mean 'cat'?" in refusal(config, classes=("CAT",))
     assert "expected 0 to 3" in refusal(config, classes=(4,))
     assert "give labels" in refusal(config, class_names=None, classes=("cat",))
 
@@ -198,3 +199,11 @@ def test_a_selection_of_nothing_is_refused():
         Parquet(path="a", classes=())
     with pytest.raises(ValidationError):
         Parquet(path="a", limit=0)
+
+
+@pytest.mark.parametrize("key", ["resize", "crop"])
+def test_sizes_that_no_memory_holds_are_refused(key: str):
+    Parquet.model_validate({"path": "a", key: 4096})
+    for size in (4097, 0):
+        with pytest.raises(ValidationError):
+            Parquet.model_validate({"path": "a", key: size})
