@@ -69,6 +69,8 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     """
     problems = _output_problems(spec)
     opened = _open_dataset(spec, load_index, problems)
+    if opened is not None and not opened[1].classes:
+        problems += _label_problems(spec)
     models = {
         model.id: checked
         for index, model in enumerate(spec.models)
@@ -105,6 +107,19 @@ def _open_dataset(spec: JobSpec, load_index: LoadIndex, problems: list[Problem])
     return index, dataset
 
 
+def _label_problems(spec: JobSpec) -> list[Problem]:
+    """What a spec asks for that takes labels, on a data set that has none."""
+    problems = []
+    if spec.dataset.select != "all":
+        message = f"select: {spec.dataset.select} needs labels, and the data set has none; take all"
+        problems.append(spec.problem(("dataset", "select"), message))
+    for index, method in enumerate(spec.methods):
+        if method.config.target == "label":
+            message = "target: label needs labels, and the data set has none; take predicted or second"
+            problems.append(spec.problem(("methods", index, "config", "target"), message))
+    return problems
+
+
 def _dataset_problem(spec: JobSpec, error: FatalError) -> Problem:
     """The room names the key at fault in its message: `dataset.path '…' does not exist`."""
     message = str(error)
@@ -123,15 +138,15 @@ def _check_model(
     if config.weights == "train" and (trouble := _training_trouble(spec, dataset)):
         problems.append(spec.problem((*place, "weights"), trouble))
     try:
-        model = _load(config, dataset)
+        model = _load(config, dataset, spec.seed)
     except FatalError as error:
         key = "name" if str(error).startswith("model '") else "weights"
         problems.append(spec.problem((*place, key), str(error)))
         return None
     if dataset is None or model is None:
         return None
-    if trouble := _class_trouble(model.classes, dataset):
-        problems.append(spec.problem((*place, "classes" if config.classes else "name"), trouble))
+    if trouble := _class_trouble(config, model.classes, dataset):
+        problems.append(spec.problem((*place, "classes"), trouble))
     setting = Setting(model.classes, dataset.height, dataset.width)
     try:
         check_classifier(model, dataset.height, dataset.width, model.classes)
@@ -145,7 +160,7 @@ def _check_model(
     return None if len(problems) > before else CheckedModel(_digest(config, model), setting)
 
 
-def _load(config: ModelConfig, dataset: Dataset | None) -> Classifier | None:
+def _load(config: ModelConfig, dataset: Dataset | None, seed: int) -> Classifier | None:
     """The model, with initial weights where it is to be trained; None where its class count is not known."""
     classes = config.classes or (dataset.classes if dataset is not None else 0)
     path = config.weights_path()
@@ -154,7 +169,7 @@ def _load(config: ModelConfig, dataset: Dataset | None) -> Classifier | None:
         return None
     if config.weights == "train":
         return Classifier(build_network(config.name, classes or 1), classes=classes or 1)
-    return load_classifier(config, classes=classes or 1)
+    return load_classifier(config, classes=classes or 1, seed=seed)
 
 
 def _digest(config: ModelConfig, model: Classifier) -> str | None:
@@ -176,19 +191,24 @@ def _training_trouble(spec: JobSpec, dataset: Dataset | None) -> str | None:
     return None
 
 
-def _class_trouble(classes: int, dataset: Dataset) -> str | None:
+def _class_trouble(config: ModelConfig, classes: int, dataset: Dataset) -> str | None:
     """Why a model with this many logits does not fit the labels, or None."""
     if not dataset.classes or classes == dataset.classes:
         return None
     if classes < dataset.classes:
         return (
-            f"the model has {classes} classes, the data set {dataset.classes}: "
+            f"the model has {classes:,} classes, the data set {dataset.classes:,}: "
             f"labels up to {dataset.classes - 1} are past its logits"
         )
     if dataset.class_names is None:
-        # The count is only the largest label that occurs.
-        return None
+        # The count is only the largest label that occurs; who writes down the model's says that the labels fit.
+        if config.classes is not None:
+            return None
+        return (
+            f"the model has {classes:,} classes, the data set's labels go to {dataset.classes - 1}; "
+            f"if the labels mean the model's first classes, say classes: {classes} here"
+        )
     return (
-        f"the model has {classes} classes, the data set {dataset.classes}: "
+        f"the model has {classes:,} classes, the data set {dataset.classes:,}: "
         "their labels do not mean the same; take a model trained on these classes"
     )

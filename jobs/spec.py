@@ -23,6 +23,8 @@ from pipeline.models import ModelConfig
 
 SPECS = Path(__file__).parent / "specs"
 _NAME = "[A-Za-z0-9._-]+"
+_LARGEST_SEED = 2**63 - 1  # what a signed 64-bit number holds; torch refuses seeds past 64 bits
+_SCHEMES = ("file", "s3", "gs", "gcs", "hdfs", "viewfs", "abfs", "abfss")  # of pyarrow.fs
 _NOUNS = {"methods": "method", "metrics": "metric", "dataset": "source"}
 
 
@@ -80,7 +82,7 @@ class JobSpec(Config):
         description="what runs and their report are called: letters, digits and . _ -",
         json_schema_extra={"pattern": f"^{_NAME}$"},
     )
-    seed: int = Field(0, ge=0, description="of every random draw")
+    seed: int = Field(0, ge=0, le=_LARGEST_SEED, description="of every random draw")
     output: str = Field(min_length=1, description="folder, s3://bucket/prefix or gs://bucket/prefix")
     dataset: DatasetConfig = Field(description="the images")
     models: tuple[ModelConfig, ...] = Field(min_length=1, description="the classifiers to explain")
@@ -99,6 +101,15 @@ class JobSpec(Config):
         if not re.fullmatch(_NAME, name):
             raise ValueError(f"expected letters, digits and . _ -, got {got(name)}")
         return name
+
+    @field_validator("output")
+    @classmethod
+    def _output_can_be_opened(cls, output: str) -> str:
+        scheme, uri, _ = output.partition("://")
+        if uri and scheme not in _SCHEMES:
+            schemes = ", ".join(f"{known}://" for known in _SCHEMES)
+            raise ValueError(f"expected a folder, or a URI that begins with one of {schemes}; got {got(output)}")
+        return output
 
     def problem(self, place: Place, message: str) -> Problem:
         """A problem found after validation, at the line that brought the value.

@@ -137,7 +137,7 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     ),
     "unknown model": (
         spec(models="models:\n  - {name: cifar_resnet21, weights: random}\n"),
-        [(6, "models[0].name", "; did you mean cifar_resnet")],
+        [(6, "models[0].name", "; did you mean 'cifar_resnet")],
     ),
     "no method name": (
         spec(methods="methods:\n  - {steps: 5}\n"),
@@ -180,10 +180,18 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     ),
     "true for a number": (
         spec(rest="seed: true\n"),
-        [(8, "seed", "expected a whole number of at least 0, got true")],
+        [(8, "seed", "expected a whole number from 0 to 9223372036854775807, got true")],
     ),
     "nothing for a number": (spec(rest="seed:\n"), [(8, "seed", "got nothing")]),
-    "negative": (spec(rest="seed: -1\n"), [(8, "seed", "expected a whole number of at least 0, got -1")]),
+    "negative": (
+        spec(rest="seed: -1\n"),
+        [(8, "seed", "expected a whole number from 0 to 9223372036854775807, got -1")],
+    ),
+    "seed past 63 bits": (spec(rest=f"seed: {2**63}\n"), [(8, "seed", "from 0 to 9223372036854775807, got")]),
+    "huge crop": (
+        spec(data="dataset: {source: digits, crop: 100000, resize: 4097}\n"),
+        [(4, "dataset.resize", "from 1 to 4096, got 4097"), (4, "dataset.crop", "from 1 to 4096, got 100000")],
+    ),
     "past the range": (
         spec(methods="methods:\n  - {name: agi, step_size: 2}\n"),
         [(8, "methods[0].step_size", "expected a number above 0 and of at most 1, got 2")],
@@ -292,6 +300,41 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
         spec(models="models:\n  - {name: cifar_resnet8, weights: random, classes: 12}\n"),
         [(6, "models[0].classes", "their labels do not mean the same")],
     ),
+    "more classes than the largest label": (
+        spec(
+            data="dataset: {source: parquet, path: four.parquet}\n",
+            models="models:\n  - {name: cifar_cnn4, weights: cnn4.safetensors}\n",
+        ),
+        [
+            (
+                6,
+                "models[0].classes",
+                "the model has 1,000 classes, the data set's labels go to 9; "
+                "if the labels mean the model's first classes, say classes: 1000 here",
+            )
+        ],
+    ),
+    "what takes labels without labels": (
+        spec(
+            data="dataset:\n  source: parquet\n  path: unlabelled.parquet\n  label_column: null\n"
+            "  select: correct_for_all_models\n",
+            methods="methods:\n  - gradient\n  - {name: agi, target: label}\n",
+        ),
+        [
+            (8, "dataset.select", "select: correct_for_all_models needs labels, and the data set has none"),
+            (13, "methods[1].target", "target: label needs labels, and the data set has none"),
+        ],
+    ),
+    "target label in a sweep without labels": (
+        spec(
+            data="dataset: {source: parquet, path: unlabelled.parquet, label_column: null, select: correct}\n",
+            methods="methods:\n  - {name: agi, sweep: {target: [predicted, label]}}\n",
+        ),
+        [
+            (4, "dataset.select", "select: correct needs labels"),
+            (8, "methods[0].sweep.target[1]", "target: label needs labels"),
+        ],
+    ),
     "more false classes than there are": (
         spec(methods="methods:\n  - gradient\n  - {name: agi, classes: 10}\n"),
         [(9, "methods[1]", "classes is 10, the model has 9 false classes")],
@@ -306,6 +349,10 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     "another's output folder": (
         spec(head="version: 1\nname: a\noutput: .\n"),
         [(3, "output", "is not empty and is not a heatline output")],
+    ),
+    "output in an unknown store": (
+        spec(head="version: 1\nname: a\noutput: foo://bar\n"),
+        [(3, "output", "one of file://, s3://, gs://, gcs://, hdfs://")],
     ),
     "a file as output": (
         spec(head="version: 1\nname: a\noutput: text.safetensors\n"),
@@ -353,11 +400,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = build_network("cifar_resnet8", 10).state_dict()
     (folder / "resnet8.safetensors").write_bytes(weights_bytes(state, metadata))
     (folder / "unsaid.safetensors").write_bytes(weights_bytes(state, {}))
+    state = build_network("cifar_cnn4", 1000).state_dict()
+    metadata = weights_metadata("cifar_cnn4", 1000, (0.5,) * 3, (0.5,) * 3)
+    (folder / "cnn4.safetensors").write_bytes(weights_bytes(state, metadata))
     (folder / "text.safetensors").write_text("not weights")
     images = pa.FixedShapeTensorArray.from_storage(
         pa.fixed_shape_tensor(pa.uint8(), (32, 32, 3)), pa.array([[0] * 3072] * 4, pa.list_(pa.uint8(), 3072))
     )
     pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 9]}), folder / "four.parquet")
+    pq.write_table(pa.table({"image": images}), folder / "unlabelled.parquet")
     return folder
 
 
@@ -384,6 +435,32 @@ def test_a_mistake_is_one_line_with_its_place(
         start = "bad.yaml: " if number is None else f"bad.yaml:{number}: "
         assert line.startswith(start + (f"{place}: " if place else "")), line
         assert phrase in line, line
+
+
+def test_stated_classes_say_that_labels_mean_the_first_of_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("fine.yaml").write_text(
+        spec(
+            data="dataset: {source: parquet, path: four.parquet}\n",
+            models="models:\n  - {name: cifar_cnn4, weights: cnn4.safetensors, classes: 1000}\n",
+        )
+    )
+    assert main(["validate", "fine.yaml"]) == 0, capsys.readouterr().err
+
+
+def test_an_unlabelled_data_set_is_fine_where_nothing_takes_labels(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    Path("fine.yaml").write_text(
+        spec(
+            data="dataset: {source: parquet, path: unlabelled.parquet, label_column: null}\n",
+            models="models:\n  - {name: cifar_resnet8, weights: random, classes: 4}\n",
+        )
+    )
+    assert main(["validate", "fine.yaml"]) == 0, capsys.readouterr().err
 
 
 def test_more_than_45_mistakes_are_tried() -> None:
