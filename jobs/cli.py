@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import click
 
 from jobs.problem import hint
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 
 OK, FAILED, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done; finished with failures; the user's mistake; stopped before the end; Ctrl-C."""
@@ -99,6 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             click.echo(line, err=True)
         return MISTAKE
+    except RetryableError as error:
+        # Storage that does not answer; under a command nothing tries again but the user.
+        click.echo(" ".join(str(error).split()), err=True)
+        return STOPPED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return MISTAKE

@@ -32,7 +32,7 @@ class Origin:
 
 @dataclass(slots=True)
 class Document:
-    """A spec before it is validated.
+    """A spec or profile before it is validated.
 
     Attributes:
         value: mappings, lists, text, numbers, true, false and None, as written.
@@ -89,7 +89,7 @@ def read_document(path: Path, file: str, folder: Path) -> Document:
     except OSError as error:
         raise SpecError([Problem(file, None, "", f"cannot be read: {error.strerror}")]) from error
     if len(data) > MAX_BYTES:
-        raise SpecError([Problem(file, None, "", f"{len(data)} bytes; a spec holds at most {MAX_BYTES}")])
+        raise SpecError([Problem(file, None, "", f"{len(data)} bytes; at most {MAX_BYTES} are read")])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -127,7 +127,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
     if "'\\t'" in problem:
         return "a tab stands here; YAML is indented with spaces"
     if "expected a single document" in (error.context or ""):
-        return "a second document starts here ('---'); a spec is a single one"
+        return "a second document starts here ('---'); the file holds one alone"
     context = f" ({error.context})" if error.context else ""
     return f"not valid YAML: {problem}{context}"
 
@@ -152,7 +152,7 @@ class _Reader:
         except _TooLargeError:
             message = (
                 f"more than {MAX_VALUES} values or {MAX_DEPTH} levels, with every alias ('*name') followed; "
-                "write a smaller spec"
+                "write a smaller file"
             )
             self.problems.append(Problem(self._file, node.start_mark.line + 1, "", message))
             return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import yaml
 from pydantic import ValidationError
 
 import cluster
 from cluster.profile import Profile
+from jobs.document import read_document
+from jobs.expectation import Translator, got
 from jobs.problem import Problem, SpecError, hint
 
 PROFILES = Path(cluster.__file__).parent / "profiles"
@@ -34,20 +35,16 @@ def load_profile(name: str | None) -> Profile:
     file = known.get(name, Path(name))
     if not file.is_file():
         raise SpecError([Problem("--profile", None, "", f"no profile or file '{name}'{hint(name, list(known))}")])
+    document = read_document(file, name, file.parent)
+    value = {} if document.value is None else document.value
+    if not isinstance(value, dict):
+        message = f"expected keys such as executor and workers, got {got(value)}"
+        raise SpecError([document.problem((), message)])
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8"))
-        return Profile.model_validate(loaded if loaded is not None else {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError([Problem(name, None, "", f"is not YAML: {' '.join(str(error).split())}")]) from error
+        # Strict, as in a spec, so that '2' is no number and true is not 1.
+        return Profile.model_validate(value, strict=True)
     except ValidationError as error:
-        keys = list(Profile.model_fields)
-        problems = [
-            Problem(
-                name,
-                None,
-                ".".join(str(step) for step in one["loc"]),
-                f"unknown key{hint(str(one['loc'][-1]), keys)}" if one["type"] == "extra_forbidden" else one["msg"],
-            )
-            for one in error.errors()
-        ]
-        raise SpecError(problems) from error
+        translator = Translator(Profile, value, nouns={}, extra_keys=lambda place: ())
+        found = [translator.translate(details) for details in error.errors(include_url=False)]
+        problems = [document.problem(place, message) for place, message in found]
+        raise SpecError(sorted(problems, key=lambda problem: problem.line or 0)) from error

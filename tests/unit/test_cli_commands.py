@@ -14,7 +14,7 @@ from jobs.catalog import KINDS, catalog
 from jobs.cli import COMMANDS, main
 from jobs.commands.init import starter_spec
 from jobs.spec import load_spec
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 
 Capture = pytest.CaptureFixture[str]
 
@@ -59,6 +59,7 @@ def test_no_command_shows_the_help(capsys: Capture) -> None:
     ("raised", "code", "line"),
     [
         (FatalError("the disk is full"), 2, "the disk is full"),
+        (RetryableError("s3://bucket: no answer\n(timeout)"), 3, "s3://bucket: no answer (timeout)"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
     ],
 )
