@@ -264,6 +264,9 @@ def test_nets_that_transform_their_input_in_torchvision_give_its_logits(
     images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
+        # Random layers shrink the signal until nothing but the last bias is left of a logit.
+        for network in (model.network, theirs):
+            network.get_parameter("fc.bias").zero_()
         expected = theirs((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
         difference = (model(images) - expected).abs().max() / expected.abs().max()
     assert difference < 1e-5
