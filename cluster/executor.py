@@ -79,17 +79,20 @@ class Pool(Protocol):
 def drive(pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int, retries: int) -> None:
     """Hand out units until none is left: at most `in_flight` a worker, `retries` further attempts a unit.
 
+    A unit whose attempt failed is tried again alone on a worker: where one unit brings its worker down, those beside
+    it lose an attempt once and not each time.
+
     Raises:
         FatalError: raised by a worker, or every unit left waits for something that nothing makes.
     """
-    busy: Counter[Hashable] = Counter()
+    desk = _Desk(pool, queue, watch, in_flight)
     attempts: Counter[Unit] = Counter()
     while len(queue):
-        _hand_out(pool, queue, watch, busy, in_flight)
-        if not busy.total() and pool.workers():
+        desk.hand_out()
+        if not desk.busy.total() and pool.workers():
             raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
         for attempt in pool.wait():
-            busy[attempt.worker] -= 1
+            desk.take_back(attempt.worker)
             unit, error = attempt.unit, attempt.error
             if error is None:
                 queue.done(unit)
@@ -100,25 +103,53 @@ def drive(pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int, retries: i
             attempts[unit] += 1
             reason = _one_line(error)
             if isinstance(error, RetryableError) and attempts[unit] <= retries:
-                queue.again(unit)
+                desk.suspects.append(unit)
                 watch(Event("again", unit, reason=reason))
             else:
                 queue.lose(unit, reason)
                 watch(Event("lost", unit, reason=reason))
 
 
-def _hand_out(pool: Pool, queue: UnitQueue, watch: Watch, busy: Counter[Hashable], in_flight: int) -> None:
-    """Give each worker a unit in turn until all have enough or none is ready."""
-    for round_number in range(in_flight):
-        for worker in pool.workers():
-            if busy[worker] > round_number:
-                continue
-            unit = queue.take(worker)
-            if unit is None:
-                return
-            pool.start(worker, unit)
-            busy[worker] += 1
-            watch(Event("started", unit))
+class _Desk:
+    """Who has what: units in flight by worker, and units that have to be tried alone."""
+
+    def __init__(self, pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int) -> None:
+        self._pool = pool
+        self._queue = queue
+        self._watch = watch
+        self._in_flight = in_flight
+        self._alone: set[Hashable] = set()
+        self.busy: Counter[Hashable] = Counter()
+        self.suspects: list[Unit] = []
+
+    def hand_out(self) -> None:
+        """Give each worker a unit in turn until all have enough or none is ready."""
+        workers = [worker for worker in self._pool.workers() if worker not in self._alone]
+        if self.suspects and workers:
+            # One worker gets nothing new until it is idle, and then a suspect.
+            emptiest = min(workers, key=lambda worker: self.busy[worker])
+            workers.remove(emptiest)
+            if not self.busy[emptiest]:
+                self._alone.add(emptiest)
+                self._start(emptiest, self.suspects.pop(0))
+        for round_number in range(self._in_flight):
+            for worker in workers:
+                if self.busy[worker] > round_number:
+                    continue
+                unit = self._queue.take(worker)
+                if unit is None:
+                    return
+                self._start(worker, unit)
+
+    def take_back(self, worker: Hashable) -> None:
+        """A worker has one unit less."""
+        self.busy[worker] -= 1
+        self._alone.discard(worker)
+
+    def _start(self, worker: Hashable, unit: Unit) -> None:
+        self._pool.start(worker, unit)
+        self.busy[worker] += 1
+        self._watch(Event("started", unit))
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+import torch
+
 from cluster.executor import Attempt, Watch, drive
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
+from pipeline.errors import FatalError
 from pipeline.stages.variant import Job, Unit
 from pipeline.stages.worker import Report, Worker
 
@@ -20,6 +23,8 @@ class LocalExecutor:
 
     def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
         """See `Executor`. On an interrupt the units in flight are finished first."""
+        if self._profile.gpus_per_worker and not torch.cuda.is_available():
+            raise FatalError("the profile asks for a GPU, and PyTorch sees none here")
         worker = Worker(job, "cuda" if self._profile.gpus_per_worker else "cpu")
         with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
             drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)

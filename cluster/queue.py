@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
+from pipeline.commit import Part
 from pipeline.stages.variant import STAGES, Unit, Variant
-from pipeline.store import Part
 
 Place = tuple[int, int]
 """A model's number and the number of a stretch of the data set: what a worker keeps in memory."""
@@ -119,10 +119,6 @@ class UnitQueue:
                 self._missing[waiting] -= covered
                 if self._missing[waiting] == 0:
                     self._offer(waiting)
-
-    def again(self, unit: Unit) -> None:
-        """A unit's attempt came to nothing; it is handed out once more."""
-        self._offer(unit)
 
     def lose(self, unit: Unit, reason: str) -> None:
         """A unit cannot be done, and so neither what reads it."""

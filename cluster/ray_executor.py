@@ -84,7 +84,7 @@ class _Actors:
     """A fixed number of actors; Ray restarts those that die."""
 
     def __init__(self, job: Job, profile: Profile, units: int) -> None:
-        count = min(profile.workers or _capacity(profile), max(units, 1))
+        count = min(_capacity(profile), max(units, 1))
         remote = ray.remote(UnitActor).options(
             num_cpus=profile.cpus_per_worker,
             num_gpus=profile.gpus_per_worker,
@@ -114,12 +114,8 @@ class _Actors:
             raise FatalError(f"a worker did not start: {cause}") from error
         except RayActorError as error:
             raise FatalError(f"a worker did not start: {' '.join(str(error).split())[-300:]}") from error
-        for digest, place, _ in answers:
-            if digest != code_digest():
-                raise FatalError(
-                    f"a worker imported another copy of the program: {place} there, {code_place()} here; "
-                    "install the same version on every node, and start from a folder without a 'pipeline' of its own"
-                )
+        for digest, place in answers:
+            _check_code(digest, place)
 
     def workers(self) -> Sequence[Hashable]:
         away = set(self._restarting.values())
@@ -133,7 +129,13 @@ class _Actors:
         done, _ = ray.wait([*self._running, *self._restarting], num_returns=1, timeout=1.0)
         for handle in done:
             if handle in self._restarting:
-                del self._restarting[handle]
+                number = self._restarting.pop(handle)
+                try:
+                    _check_code(*ray.get(handle))
+                except RayTaskError as error:
+                    raise FatalError(f"a worker did not start again: {error.cause}") from error
+                except RayError:
+                    self._await_restart(number)
                 continue
             number, unit = self._running.pop(handle)
             try:
@@ -158,11 +160,19 @@ class _Actors:
             ray.kill(actor)
 
 
+def _check_code(digest: str, place: str) -> None:
+    if digest != code_digest():
+        raise FatalError(
+            f"a worker imported another copy of the program: {place} there, {code_place()} here; "
+            "install the same version on every node, and start from a folder without a 'pipeline' of its own"
+        )
+
+
 def _capacity(profile: Profile) -> int:
-    """Workers that the cluster's resources hold.
+    """Workers to start: those that the profile asks for, else as many as the cluster's resources hold.
 
     Raises:
-        FatalError: not even one fits.
+        FatalError: they do not fit, or not even one does.
     """
     have = ray.cluster_resources()
     fits = int(have.get("CPU", 0) / profile.cpus_per_worker)
@@ -173,7 +183,9 @@ def _capacity(profile: Profile) -> int:
             f"the profile asks for {profile.cpus_per_worker:g} CPU and {profile.gpus_per_worker:g} GPU a worker, "
             f"the cluster has {_amounts(have)}"
         )
-    return fits
+    if profile.workers is not None and profile.workers > fits:
+        raise FatalError(f"the profile asks for {profile.workers} workers, the cluster's {_amounts(have)} hold {fits}")
+    return profile.workers or fits
 
 
 def _amounts(resources: dict[str, float]) -> str:

@@ -50,8 +50,8 @@ def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
             if not variants:
                 continue
             pace = (
-                known_pace(variants[0].model_digest, setting.height, setting.width, output)
-                if variants[0].model_digest
+                known_pace(plan.job.models[model].name, setting.classes, setting.height, setting.width, output)
+                if output.exists("tuning")
                 else None
             )
             left = {variant.path: plan.left(variant) for variant in variants}

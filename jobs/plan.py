@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from cluster.code import code_digest
 from cluster.profile import Profile
 from cluster.queue import UnitQueue, gaps
-from jobs.check import CheckedJob
+from jobs.check import CheckedJob, LoadIndex
 from jobs.spec import JobSpec
+from pipeline.commit import Part
 from pipeline.contracts import Cost, Setting, digest
-from pipeline.data import Dataset, DatasetConfig, build_index, index_key
+from pipeline.data import Dataset, DatasetConfig, index_key
 from pipeline.models import ModelConfig
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.predict import Predict
 from pipeline.stages.train import Train
 from pipeline.stages.variant import FOLDERS, Job, Read, StageName, Variant, folder_name
-from pipeline.store import Output, Part
+from pipeline.store import Output
 
 REFERENCE_PIXELS = 224 * 224
 LARGEST_UNIT = 2048
@@ -54,12 +53,7 @@ def index_name(config: DatasetConfig) -> str:
     return f"index/{config.source}-{index_key(config)}.arrow"
 
 
-def cached_index(output: Output, config: DatasetConfig) -> pa.Table:
-    """The index of a source, made on first use and kept in the output."""
-    return output.cached_table(index_name(config), lambda: build_index(config))
-
-
-def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Output) -> Plan:
+def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Output, load_index: LoadIndex) -> Plan:
     """Lay out variants and units, and look up what the output holds of them."""
     settings = {name: model.setting for name, model in checked.models.items()}
     variants: dict[str, Variant] = {}
@@ -68,7 +62,7 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
     trained: dict[str, Variant] = {}
     for model in spec.models:
         if training is not None and model.weights == "train":
-            table = cached_index(output, training)
+            table = load_index(training)
             trained[model.id] = _train(spec, model, Dataset(training, table, spec.seed).fingerprint, settings[model.id])
         predictions[model.id] = _predict(spec, checked, model, trained.get(model.id), profile)
     selected = () if spec.dataset.select != "correct_for_all_models" else tuple(predictions.values())

@@ -33,6 +33,7 @@ class RunRecord:
         seconds: computing time by variant, this run's and what earlier ones noted.
         samples: positions computed by variant, likewise.
         done: units committed by this run.
+        started_units: units that this run handed out.
     """
 
     name: str
@@ -41,6 +42,7 @@ class RunRecord:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     samples: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     done: int = 0
+    started_units: int = 0
 
     def note(self, report: Report) -> None:
         """A unit was committed."""
@@ -107,7 +109,7 @@ class RunRecord:
 
 
 def new_record(
-    spec: JobSpec, plan: Plan, dataset: Dataset, profile: Profile, earlier: dict[str, Any] | None
+    spec: JobSpec, plan: Plan, dataset: Dataset, profile: Profile, earlier: list[dict[str, Any]]
 ) -> RunRecord:
     """The record of a run that begins now.
 
@@ -116,7 +118,7 @@ def new_record(
         plan: its plan.
         dataset: the selected samples.
         profile: where it runs.
-        earlier: the latest record of the output, whose timings of the same variants are carried on.
+        earlier: records of the output, oldest first, whose timings of the same variants are carried on.
     """
     started = datetime.now(UTC)
     facts = {
@@ -147,7 +149,7 @@ def new_record(
         ],
     }
     record = RunRecord(str(facts["run"]), started, facts)
-    for row in (earlier or {}).get("timings", []):
+    for row in (row for one in earlier for row in one.get("timings", [])):
         if plan.committed.get(row.get("path")):
             record.seconds[row["path"]] = row["seconds"]
             record.samples[row["path"]] = row["samples"]

@@ -7,20 +7,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from cluster import make_executor
 from cluster.executor import Event
 from cluster.profile import Profile
 from jobs.check import CheckedJob, check
-from jobs.plan import Plan, cached_index, make_plan
+from jobs.plan import Plan, index_name, make_plan
 from jobs.progress import Progress
 from jobs.record import RunRecord, new_record
 from jobs.spec import JobSpec
+from pipeline.data import DatasetConfig, build_index
 from pipeline.errors import FatalError
 from pipeline.noise import Noise
 from pipeline.stages.summarise import Summary, summarise
 from pipeline.store import Output, open_output
+
+RECENT = 20  # records looked at for an equal run and for timings
 
 
 class StopRequestedError(Exception):
@@ -55,26 +61,59 @@ class Result:
     interrupted: bool = False
 
 
-def prepare(spec: JobSpec, profile: Profile, *, fresh: bool = False) -> tuple[Output, CheckedJob, Plan]:
+def prepare(
+    spec: JobSpec, profile: Profile, *, create: bool = False, fresh: bool = False
+) -> tuple[Output, CheckedJob, Plan]:
     """Check a spec against its data and weights, and plan it.
 
     Args:
         spec: the spec.
         profile: where it shall run.
+        create: make the output where there is none; without it nothing is written to a place without one.
         fresh: take back what earlier runs committed of it.
 
     Raises:
         SpecError: with every problem found.
         FatalError: the output cannot be used.
     """
-    output = open_output(spec.output, create=True)
-    checked = check(spec, lambda config: cached_index(output, config))
-    plan = make_plan(spec, checked, profile, output)
+    indexes = _Indexes(spec.output)
+    checked = check(spec, indexes.load)
+    output = open_output(spec.output, create=create, missing_ok=True)
+    if create:
+        indexes.keep(output)
+    plan = make_plan(spec, checked, profile, output, indexes.load)
     if fresh:
         for path in plan.job.variants:
             output.forget(path)
-        plan = make_plan(spec, checked, profile, output)
+        plan = make_plan(spec, checked, profile, output, indexes.load)
     return output, checked, plan
+
+
+class _Indexes:
+    """Indexes of data sets: from the output that holds them, else made and remembered until there is an output."""
+
+    def __init__(self, uri: str) -> None:
+        self._made: dict[str, pa.Table] = {}
+        try:
+            self._output: Output | None = open_output(uri)
+        except FatalError:
+            # Missing, or not an output of ours: the check of the spec says so with its line.
+            self._output = None
+
+    def load(self, config: DatasetConfig) -> pa.Table:
+        """The index of a source, listed once."""
+        name = index_name(config)
+        if self._output is not None:
+            return self._output.cached_table(name, lambda: build_index(config))
+        if name not in self._made:
+            self._made[name] = build_index(config)
+        return self._made[name]
+
+    def keep(self, output: Output) -> None:
+        """Put what was made into an output that is there now."""
+        for name in self._made:
+            output.cached_table(name, partial(self._made.__getitem__, name))
+        self._output = output
 
 
 def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = False) -> Result:
@@ -92,48 +131,50 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
     Raises:
         SpecError, FatalError: before anything ran.
     """
-    output, checked, plan = prepare(spec, profile, fresh=fresh)
-    earlier = output.run() if output.runs() else None
+    output, checked, plan = prepare(spec, profile, create=True, fresh=fresh)
+    earlier = [output.run(name) for name in output.runs()[-RECENT:]]
     record = new_record(spec, plan, checked.dataset, profile, earlier)
     units = len(plan.queue)
-    if not units and earlier is not None and _same(earlier, record) and earlier["status"] == "done":
-        return Result("done", str(earlier["run"]), _page(output, earlier), 0, 0, earlier["failures"])
+    for same in (one for one in reversed(earlier) if not units and one["status"] == "done" and _same(one, record)):
+        if page := _page(output, same):
+            return Result("done", str(same["run"]), page, 0, 0, same["failures"])
     for path, variant in plan.job.variants.items():
         output.describe(path, variant.description())
     record.write(output, plan, "running")
     reason, interrupted = "", False
     try:
-        with _stoppable(), progress.showing(plan):
-            if units:
-                make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
+        with _stoppable():
+            with progress.showing(plan):
+                if units:
+                    make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
+            progress.say("summarising")
+            return _finish(spec, output, plan, record, checked)
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
     except StopRequestedError:
         reason = "stopped by a signal"
     except FatalError as error:
         reason = str(error)
+        if not record.started_units:
+            record.write(output, plan, "stopped")
+            raise
     failures = _failed_samples(output, plan)
-    if reason:
-        record.write(output, plan, "stopped", failures=failures)
-        return Result(
-            "stopped",
-            record.name,
-            None,
-            record.done,
-            len(plan.queue),
-            failures,
-            reason=reason,
-            interrupted=interrupted,
-        )
-    progress.say("summarising")
-    summary = _summaries(output, plan, Noise(spec.seed))
-    # Ids come from a data set, so a share of it may have failed without being wrong of the program.
-    bad = failures > spec.max_failed_share * len(checked.dataset)
-    status: Literal["done", "failed"] = "failed" if plan.queue.lost or bad else "done"
-    record.write(output, plan, status, failures=failures, summary=summary)
+    record.write(output, plan, "stopped", failures=failures)
+    return Result(
+        "stopped", record.name, None, record.done, units - record.done, failures, reason=reason, interrupted=interrupted
+    )
+
+
+def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checked: CheckedJob) -> Result:
+    """Summarise and draw what is committed."""
     # Drawing needs matplotlib, which a job that finds everything committed shall not wait for.
     from pipeline.report import build_report  # noqa: PLC0415
 
+    failures = _failed_samples(output, plan)
+    summary = _summaries(output, plan, Noise(spec.seed))
+    too_many = failures > spec.max_failed_share * len(checked.dataset)
+    status: Literal["done", "failed"] = "failed" if plan.queue.lost or too_many else "done"
+    record.write(output, plan, status, failures=failures, summary=summary)
     page = build_report(output, record.name, dataset=checked.dataset, samples=spec.report.samples)
     lost = tuple(f"{unit.variant} [{unit.start}, {unit.stop}): {why}" for unit, why in sorted(plan.queue.lost.items()))
     return Result(status, record.name, page, record.done, 0, failures, lost, len(plan.queue.stranded))
@@ -141,6 +182,8 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
 
 def _watching(record: RunRecord, progress: Progress) -> Callable[[Event], None]:
     def watch(event: Event) -> None:
+        if event.kind == "started":
+            record.started_units += 1
         if event.report is not None:
             record.note(event.report)
         progress.show(event)

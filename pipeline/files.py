@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
+
+_NOT_TO_BE_WRITTEN = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.EINVAL,
+)
+
+
+@contextmanager
+def reading(place: str) -> Iterator[None]:
+    """Says of a failed read whether another attempt may help.
+
+    Raises:
+        RetryableError: the store did not answer, or the disk failed.
+        ShardError: what lies there is damaged.
+    """
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise ShardError(f"{place}: damaged ({' '.join(str(error).split())[:200]})") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RetryableError(f"{place}: {' '.join(str(error).split())[:200]}") from error
 
 
 class Folder:
@@ -32,11 +61,15 @@ class Folder:
 
     def exists(self, name: str) -> bool:
         """Whether a file or folder of this name is there."""
-        return bool(self._filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+        with reading(self.path(name)):
+            return bool(self._filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
-        with self._filesystem.open_input_stream(self.path(name), compression=None) as stream:
+        with (
+            reading(self.path(name)),
+            self._filesystem.open_input_stream(self.path(name), compression=None) as stream,
+        ):
             return bytes(stream.read())
 
     def write_bytes(self, name: str, content: bytes | pa.Buffer) -> None:
@@ -62,7 +95,7 @@ class Folder:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise FatalError(f"{self.uri}: no space left; free some and run the same command again") from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            if error.errno in _NOT_TO_BE_WRITTEN:
                 raise FatalError(f"{target}: cannot be written: {error.strerror}") from error
             raise RetryableError(f"{target}: {error}") from error
 
@@ -70,7 +103,8 @@ class Folder:
         """Files under a folder with their sizes, names relative to the folder, sorted; one listing."""
         base = self.path(folder)
         selector = pafs.FileSelector(base, allow_not_found=True, recursive=recursive)
-        found = self._filesystem.get_file_info(selector)
+        with reading(base):
+            found = self._filesystem.get_file_info(selector)
         return sorted(
             (PurePosixPath(info.path).relative_to(base).as_posix(), info.size)
             for info in found
@@ -89,5 +123,9 @@ class Folder:
 
     def open_table(self, name: str) -> pa.Table:
         """An Arrow table kept by `cached_table`; memory-mapped on a local disk."""
+        with reading(self.path(name)):
+            return self._open_table(name)
+
+    def _open_table(self, name: str) -> pa.Table:
         source = pa.memory_map(self.path(name)) if self._local else self._filesystem.open_input_file(self.path(name))
         return pa.ipc.open_file(source).read_all()

@@ -1,88 +1,33 @@
-"""The output folder: Arrow parts committed by markers, read back only where a marker names them.
-
-A variant is a folder that holds one stage's rows for one configuration, for example
-`maps/model=resnet20/method=agi-1f3a9c21`. Inside it stand parts, `part-<start>-<stop>-<hash>.parquet`, each with
-the rows of the samples at positions start ≤ p < stop, and `_committed/<start>-<stop>-<hash>.json`, the markers.
-The marker is written last and its name says all that planning needs, so one listing tells what is done.
-"""
+"""The output folder: what runs committed, and how it is read back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
-from pipeline.errors import FatalError, ShardError
-from pipeline.files import Folder
+from pipeline.commit import CommitFolder, as_dataset
+from pipeline.errors import FatalError
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 IDENTITY = "heatline.json"
 FORMAT = 1
-MARKERS = "_committed"
-_MARKER_NAME = re.compile(r"^(\d{9})-(\d{9})-([0-9a-f]{16})\.json$")
-
-FAILURE_SCHEMA = pa.schema(
-    [("position", pa.int64()), ("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())]
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A sample that a stage could not do, with the reason in one line."""
-
-    position: int
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Part:
-    """A committed part of a variant: the samples at positions start ≤ p < stop."""
-
-    start: int
-    stop: int
-    hash: str
-
-    @property
-    def file(self) -> str:
-        """Name of the part's file in the variant's folder."""
-        return f"part-{self.start:09d}-{self.stop:09d}-{self.hash}.parquet"
-
-    @property
-    def marker(self) -> str:
-        """Name of the marker's file in the folder `_committed`."""
-        return f"{self.start:09d}-{self.stop:09d}-{self.hash}.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a marker holds: how many rows and failures a part has, its size and what it took to make."""
-
-    start: int
-    stop: int
-    rows: int
-    failures: int
-    size: int
-    seconds: float
-
-
-def open_output(uri: str | Path, *, create: bool = False) -> Output:
+def open_output(uri: str | Path, *, create: bool = False, missing_ok: bool = False) -> Output:
     """Open an output folder.
 
     Args:
         uri: a folder, or a URI such as `s3://bucket/prefix`.
         create: make the folder where there is none.
+        missing_ok: where there is none, give an output that holds nothing, and make nothing.
 
     Returns:
         The output.
@@ -92,159 +37,44 @@ def open_output(uri: str | Path, *, create: bool = False) -> Output:
     """
     text = str(uri)
     if "://" in text:
-        filesystem, root = pafs.FileSystem.from_uri(text)
+        try:
+            filesystem, root = pafs.FileSystem.from_uri(text)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise FatalError(f"{text}: cannot be opened: {' '.join(str(error).split())}") from error
     else:
         filesystem, root = pafs.LocalFileSystem(), Path(text).expanduser().absolute().as_posix()
         text = root
     output = Output(filesystem, root, text)
     if output.exists(IDENTITY):
-        found = json.loads(output.read_bytes(IDENTITY)).get("format")
-        if found != FORMAT:
-            raise FatalError(f"{text}: written in format {found}, this version reads format {FORMAT}")
+        _check_identity(output)
         return output
     info = filesystem.get_file_info(root)
     if info.type == pafs.FileType.File:
         raise FatalError(f"{text}: is a file, an output is a folder")
-    if info.type == pafs.FileType.Directory and filesystem.get_file_info(pafs.FileSelector(root)):
+    # What a run leaves behind that was killed while it made the folder does not count.
+    foreign = [name for name, _ in output.list("") if not name.startswith(IDENTITY)]
+    folders = info.type == pafs.FileType.Directory and len(filesystem.get_file_info(pafs.FileSelector(root))) > 0
+    if foreign or (folders and not output.list("")):
         raise FatalError(f"{text}: is not empty and is not a heatline output; name another folder")
-    if not create:
+    if create:
+        output.write_bytes(IDENTITY, json.dumps({"format": FORMAT, "what": "output of heatline"}).encode())
+    elif not missing_ok:
         raise FatalError(f"{text}: no heatline output here")
-    output.write_bytes(IDENTITY, json.dumps({"format": FORMAT, "what": "output of heatline"}).encode())
     return output
 
 
-class Output(Folder):
+def _check_identity(output: Output) -> None:
+    try:
+        identity = json.loads(output.read_bytes(IDENTITY))
+        found = identity["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FatalError(f"{output.uri}: its {IDENTITY} is not heatline's; name another folder") from error
+    if found != FORMAT:
+        raise FatalError(f"{output.uri}: written in format {found}, this version reads format {FORMAT}")
+
+
+class Output(CommitFolder):
     """An output folder on a local disk or an object store. Opened with `open_output`."""
-
-    # Commits
-
-    def describe(self, variant: str, description: dict[str, Any]) -> None:
-        """Keep what a variant is (`variant.json`) beside its parts."""
-        name = f"{variant}/variant.json"
-        content = json.dumps(description, indent=1, sort_keys=True).encode()
-        if not (self.exists(name) and self.read_bytes(name) == content):
-            self.write_bytes(name, content)
-
-    def description(self, variant: str) -> dict[str, Any]:
-        """What `describe` kept."""
-        found: dict[str, Any] = json.loads(self.read_bytes(f"{variant}/variant.json"))
-        return found
-
-    def commit(
-        self,
-        variant: str,
-        start: int,
-        stop: int,
-        table: pa.Table,
-        failed: Sequence[Failed],
-        expected: Iterable[str],
-        seconds: float = 0.0,
-    ) -> Receipt:
-        """Write a part and its failures, then, last, the marker that makes them count.
-
-        Args:
-            variant: the folder.
-            start: first position.
-            stop: one past the last position.
-            table: rows with a column `id`; several rows of one sample stand together.
-            failed: the samples that have no row.
-            expected: ids that went in; each must come out once, as rows or as a failure.
-            seconds: what the part took to make.
-
-        Returns:
-            What the marker says.
-
-        Raises:
-            ShardError: ids out are not ids in.
-            FatalError, RetryableError: as `write_bytes`.
-        """
-        _check_ids(variant, table, failed, expected)
-        sink = pa.BufferOutputStream()
-        # Maps are floats without repetition: dictionaries and statistics cost time and save nothing.
-        plain = "map" in table.column_names
-        # Small row groups let a reader take a few samples' maps without the rest.
-        pq.write_table(
-            table,
-            sink,
-            compression="none" if plain else "zstd",
-            use_dictionary=not plain,
-            write_statistics=not plain,
-            row_group_size=64 if plain else 65536,
-        )
-        content = sink.getvalue()
-        part = Part(start, stop, hashlib.sha256(content).hexdigest()[:16])
-        self.write_bytes(f"{variant}/{part.file}", content)
-        if failed:
-            stage = variant.split("/", 1)[0]
-            rows = [{**asdict(one), "stage": stage} for one in failed]
-            sink = pa.BufferOutputStream()
-            pq.write_table(pa.Table.from_pylist(rows, schema=FAILURE_SCHEMA), sink)
-            self.write_bytes(f"failures/{variant}/{part.file}", sink.getvalue())
-        receipt = Receipt(start, stop, table.num_rows, len(failed), content.size, round(seconds, 3))
-        self.write_bytes(f"{variant}/{MARKERS}/{part.marker}", json.dumps(asdict(receipt)).encode())
-        return receipt
-
-    def parts(self, variant: str) -> list[Part]:
-        """The committed parts that count, in order, without overlap; one listing.
-
-        Where parts overlap (two runs with other unit sizes at the same time) the one that starts first, then the
-        longer one, counts; what is left uncovered is a gap to be computed.
-        """
-        counted: list[Part] = []
-        for part in sorted(self._markers(variant), key=lambda part: (part.start, -part.stop, part.hash)):
-            if not counted or part.start >= counted[-1].stop:
-                counted.append(part)
-        return counted
-
-    def _markers(self, variant: str) -> Iterable[Part]:
-        for name, _ in self.list(f"{variant}/{MARKERS}"):
-            if match := _MARKER_NAME.match(name):
-                yield Part(int(match[1]), int(match[2]), match[3])
-
-    def forget(self, variant: str) -> None:
-        """Take a variant's commits back, markers first, so that it is computed again."""
-        for folder in (f"{variant}/{MARKERS}", variant, f"failures/{variant}"):
-            if self.exists(folder):
-                self._filesystem.delete_dir(self.path(folder))
-
-    # Reading
-
-    def read(
-        self, variant: str, start: int = 0, stop: int | None = None, columns: list[str] | None = None
-    ) -> pa.Table | None:
-        """Rows of the samples at positions start ≤ p < stop, in order; None where nothing is committed.
-
-        Args:
-            variant: the folder.
-            start: first position.
-            stop: one past the last position; default: to the end.
-            columns: those wanted; default: all.
-        """
-        wanted = [part for part in self.parts(variant) if part.stop > start and (stop is None or part.start < stop)]
-        if not wanted:
-            return None
-        inside = pc.field("position") >= start
-        if stop is not None:
-            inside = inside & (pc.field("position") < stop)
-        return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
-
-    def dataset(self, variant: str) -> ds.Dataset | None:
-        """The committed parts of a variant as a pyarrow dataset; None where nothing is committed."""
-        parts = self.parts(variant)
-        return self._dataset(variant, parts) if parts else None
-
-    def failures(self, variants: Iterable[str]) -> pa.Table:
-        """Failures of the variants' committed parts: position, id, stage, reason."""
-        tables = [FAILURE_SCHEMA.empty_table()]
-        for variant in variants:
-            there = {name for name, _ in self.list(f"failures/{variant}")}
-            names = [part.file for part in self.parts(variant) if part.file in there]
-            tables += [
-                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem) for name in names
-            ]
-        return pa.concat_tables(tables)
-
-    # What runs made
 
     def runs(self) -> list[str]:
         """Names of the runs, oldest first."""
@@ -264,7 +94,11 @@ class Output(Folder):
             raise FatalError(
                 f"{self.uri}: no run {name or 'yet'}" + (f"; there are {', '.join(names)}" if names else "")
             )
-        record: dict[str, Any] = json.loads(self.read_bytes(f"runs/{name or names[-1]}.json"))
+        file = f"runs/{name or names[-1]}.json"
+        try:
+            record: dict[str, Any] = json.loads(self.read_bytes(file))
+        except ValueError as error:
+            raise FatalError(f"{self.path(file)}: is damaged; remove it") from error
         return record
 
     def scores(
@@ -274,14 +108,15 @@ class Output(Folder):
         method: str | None = None,
         metric: str | None = None,
         run: str | None = None,
+        columns: list[str] | None = None,
     ) -> pa.Table:
         """Scores of a run (default: the latest), one row a sample, method, metric and measure.
 
         Columns: position, id, label, target, model, method, metric, measure, value, curve. A value that is not a
-        number (a sample without the premise of a metric) is null.
+        number (a sample without the premise of a metric) is null. `columns` reads some of them: curves are large.
         """
         wanted = self._variants("evaluate", run, model=model, method=method, metric=metric)
-        return self._table([(one["path"], one["total"]) for one in wanted])
+        return self._table([(one["path"], one["total"]) for one in wanted], columns)
 
     def predictions(self, *, model: str | None = None, run: str | None = None) -> pa.Table:
         """Predictions of a run: position, id, label, predicted, second, probability, correct, and the model."""
@@ -308,7 +143,7 @@ class Output(Folder):
         there = [dataset for dataset in found if dataset is not None]
         if not there:
             raise FatalError(f"{self.uri}: no maps of {method or 'any method'} are committed")
-        whole = _as_dataset(there) if len(there) > 1 else there[0]
+        whole = as_dataset(there) if len(there) > 1 else there[0]
         return whole.filter(pc.field("position") < max(limits))
 
     def _variants(self, stage: str, run: str | None, **wanted: str | None) -> list[dict[str, Any]]:
@@ -318,37 +153,8 @@ class Output(Folder):
             if one["stage"] == stage and all(value is None or one[key] == value for key, value in wanted.items())
         ]
 
-    def _table(self, variants: Iterable[tuple[str, int]]) -> pa.Table:
+    def _table(self, variants: Iterable[tuple[str, int]], columns: list[str] | None = None) -> pa.Table:
         """Committed rows of several variants, up to a number of positions of each."""
-        read = (self.read(path, 0, total) for path, total in variants)
+        read = (self.read(path, 0, total, columns) for path, total in variants)
         tables = [table.replace_schema_metadata(None) for table in read if table is not None]
         return pa.concat_tables(tables).unify_dictionaries() if tables else pa.table({})
-
-    def _dataset(self, variant: str, parts: Sequence[Part]) -> ds.Dataset:
-        paths = [self.path(f"{variant}/{part.file}") for part in parts]
-        # Paths that hold `key=value` must not become columns here: parts say themselves what they are.
-        return _as_dataset(paths, format="parquet", filesystem=self._filesystem, partitioning=None)
-
-
-def _as_dataset(source: Any, **how: Any) -> ds.Dataset:
-    # pyarrow.dataset imports pandas, a second that a job with nothing to do shall not wait.
-    import pyarrow.dataset  # noqa: PLC0415
-
-    return pyarrow.dataset.dataset(source, **how)
-
-
-def _check_ids(variant: str, table: pa.Table, failed: Sequence[Failed], expected: Iterable[str]) -> None:
-    """Ids in = ids out: every expected id once, in rows or among the failures."""
-    out = table.column("id").unique().to_pylist() + [one.id for one in failed]
-    wanted = list(expected)
-    if len(out) != len(wanted) or set(out) != set(wanted):
-        missing, extra = sorted(set(wanted) - set(out)), sorted(set(out) - set(wanted))
-        raise ShardError(
-            f"{variant}: {len(wanted)} samples went in and {len(out)} came out; "
-            f"missing {missing[:3]}, unexpected {extra[:3]}"
-        )
-
-
-def constant_column(text: str, rows: int) -> pa.DictionaryArray:
-    """A column that says the same in every row, at the cost of saying it once."""
-    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text], pa.string()))

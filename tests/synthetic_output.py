@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from pipeline.commit import Failed, constant_column
 from pipeline.data import Dataset, DatasetConfig, ImageFolder, build_index
 from pipeline.noise import Noise
 from pipeline.stages.attribute import tensor_array
@@ -19,7 +20,7 @@ from pipeline.stages.evaluate import SCHEMA as SCORES
 from pipeline.stages.predict import SCHEMA as PREDICTIONS
 from pipeline.stages.summarise import Summary
 from pipeline.stages.variant import folder_name
-from pipeline.store import Failed, Output, constant_column, open_output
+from pipeline.store import Output, open_output
 
 RUN = "20260102T030405.000000Z-synthetic"
 METHODS = ("random", "gradient", "agi")

@@ -12,13 +12,16 @@ from pipeline.store import open_output
 
 
 @click.command()
-@click.argument("output")
+@click.argument("output", metavar="RUN")
 @click.option("--run", "name", help="name of a run; default: the latest")
 @click.option("--samples", type=click.IntRange(min=0), help="images in the gallery; default: as in the run's spec")
 @click.option("--open", "show", is_flag=True, help="open the page in a browser")
 @click.option("--json", "as_json", is_flag=True, help="print the page's place as JSON")
 def report(output: str, name: str | None, samples: int | None, show: bool, as_json: bool) -> None:
-    """Build the page of a run again, from what OUTPUT holds."""
+    """Build the page of a run again. RUN is an output, or the record of one of its runs (OUTPUT/runs/NAME.json)."""
+    folder, _, file = output.rpartition("/runs/")
+    if folder and file.endswith(".json"):
+        output, name = folder, name or file.removesuffix(".json")
     opened = open_output(output)
     record = opened.run(name)
     count = record["spec"]["report"]["samples"] if samples is None else samples

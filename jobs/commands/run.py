@@ -40,7 +40,9 @@ def run(spec: str, profile: str | None, overrides: tuple[str, ...], fresh: bool,
 def _tell(result: Result, output: str, page: str | None) -> None:
     if result.status == "stopped":
         click.echo(f"{result.reason}; {result.left} units are left. Go on with the same command:", err=True)
-        click.echo(f"  {shlex.join(['heatline', *sys.argv[1:]])}", err=True)
+        # --fresh would throw away what has just been done.
+        again = [word for word in sys.argv[1:] if word != "--fresh"]
+        click.echo(f"  {shlex.join(['heatline', *again])}", err=True)
         return
     for line in result.lost:
         click.echo(f"lost: {line}", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from pipeline.methods.gradient import explained
 from pipeline.models.classifier import Classifier
 from pipeline.models.layers import last_spatial_layer
 from pipeline.noise import Noise
+
+# The layer is found by a traced forward, once a model and size.
+_LAST_LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], str]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -59,8 +63,10 @@ class GradCam(AttributionMethod):
 
     def objection(self, model: Classifier, setting: Setting) -> str | None:
         """A model without a spatial layer, or without the named one, cannot be explained."""
+        image = torch.zeros(1, 3, setting.height, setting.width, device=model.device)
         try:
-            self._layer(model, (setting.height, setting.width))
+            with torch.enable_grad():
+                self(model, Batch(image, torch.zeros(1, dtype=torch.long, device=model.device), ("",)), Noise())
         except FatalError as error:
             return str(error)
         return None
@@ -75,6 +81,8 @@ class GradCam(AttributionMethod):
         ):
             with _leaf_at(layer) as leaves:
                 score = explained(model(images), targets, self.output).sum()
+            if not leaves:
+                raise FatalError(f"grad_cam: layer '{self.layer}' is not used by the model's forward")
             features = leaves[-1]
             if features.dim() != 4:
                 raise FatalError(
@@ -88,7 +96,12 @@ class GradCam(AttributionMethod):
         return torch.cat(pieces)
 
     def _layer(self, model: Classifier, size: tuple[int, int]) -> nn.Module:
-        name = self.layer if self.layer is not None else last_spatial_layer(model.network, *size)
+        name = self.layer
+        if name is None:
+            found = _LAST_LAYERS.setdefault(model, {})
+            if size not in found:
+                found[size] = last_spatial_layer(model.network, *size)
+            name = found[size]
         try:
             return model.network.get_submodule(name)
         except AttributeError:

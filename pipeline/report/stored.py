@@ -37,10 +37,11 @@ def rows_at(output: Output, variant: str, positions: Iterable[int], columns: Seq
         The rows; a table without columns where there are none.
     """
     wanted = np.unique(np.fromiter(positions, np.int64))
-    dataset = output.dataset(variant)
+    parts = output.parts(variant)
+    dataset = output.dataset(variant, parts)
     tables = []
     fragments = dataset.get_fragments() if dataset is not None else ()
-    for part, fragment in zip(output.parts(variant), fragments, strict=True):
+    for part, fragment in zip(parts, fragments, strict=True):
         if not ((part.start <= wanted) & (wanted < part.stop)).any():
             continue
         for group in fragment.split_by_row_group():

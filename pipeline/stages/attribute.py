@@ -11,17 +11,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.contracts import AttributionMethod, Batch
+from pipeline.commit import Failed, constant_column
+from pipeline.contracts import AttributionMethod
 from pipeline.errors import ShardError
 from pipeline.reduction import reduce_channels
+from pipeline.stages.batches import batches
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
-from pipeline.store import Failed, constant_column
-
-# A method gets this many forwards' worth of images in one call, so that methods which drop finished rows can
-# fill up with others.
-FORWARDS_A_CALL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +52,20 @@ class Attribute:
                 correct = table.filter(table["correct"])["position"].to_pylist() if table is not None else []
                 kept &= set(correct)
         rows = [row for row in own.to_pylist() if row["position"] in kept]
-        column = {"predicted": "predicted", "second": "second", "label": "label"}[method.target]
+        column = method.target  # the predictions' columns are called as the targets are
         failed = tuple(
             Failed(row["position"], row["id"], f"{method.name}: explains the label, this sample has none")
             for row in rows
             if row[column] is None
         )
         rows = [row for row in rows if row[column] is not None]
-        samples = around.images.get(unit.start, unit.stop).at([row["position"] for row in rows])
-        return Chosen(samples, torch.tensor([row[column] for row in rows], dtype=torch.long), failed)
+        samples = around.images.get(unit.start, unit.stop)
+        # What could be decoded when it was predicted may have gone since.
+        gone = {one.position: one for one in samples.failed}
+        failed += tuple(gone[row["position"]] for row in rows if row["position"] in gone)
+        rows = [row for row in rows if row["position"] not in gone]
+        targets = torch.tensor([row[column] for row in rows], dtype=torch.long)
+        return Chosen(samples.at([row["position"] for row in rows]), targets, failed)
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Chosen) -> Outcome:
         """Rows of position, id, label, target, map."""
@@ -71,18 +73,10 @@ class Attribute:
         model = around.classifier(variant)
         samples = inputs.samples
         size = samples.images.shape[-2:]
-        pieces = []
-        start = 0
-        while start < len(samples.ids):
-            stop = start + FORWARDS_A_CALL * model.rows
-            batch = Batch(
-                samples.images[start:stop].to(around.device).float() / 255,
-                inputs.targets[start:stop].to(around.device),
-                samples.ids[start:stop],
-            )
-            maps = method(model, batch, around.noise)
-            pieces.append(reduce_channels(maps, method.reduction).float().cpu())
-            start = stop
+        pieces = [
+            reduce_channels(method(model, batch, around.noise), method.reduction).float().cpu()
+            for _, batch in batches(samples, inputs.targets, model)
+        ]
         maps = torch.cat(pieces) if pieces else torch.empty(0, 1, *size)
         finite = maps.isfinite().flatten(1).all(1)
         failed = tuple(

@@ -11,12 +11,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipeline.contracts import Batch
+from pipeline.commit import constant_column
 from pipeline.errors import ShardError
+from pipeline.stages.batches import batches
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
-from pipeline.store import constant_column
 
 SCHEMA = pa.schema(
     [
@@ -32,8 +32,6 @@ SCHEMA = pa.schema(
         ("curve", pa.list_(pa.float32())),
     ]
 )
-
-FORWARDS_A_CALL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +65,9 @@ class Evaluate:
         model = around.classifier(variant)
         samples = inputs.samples
         gathered: dict[str, list[Tensor]] = {}
-        start = 0
-        while start < len(samples.ids):
-            stop = start + FORWARDS_A_CALL * model.rows
-            batch = Batch(
-                samples.images[start:stop].to(around.device).float() / 255,
-                inputs.targets[start:stop].to(around.device),
-                samples.ids[start:stop],
-            )
-            for name, values in metric(model, batch, inputs.maps[start:stop].to(around.device)).items():
+        for rows, batch in batches(samples, inputs.targets, model):
+            for name, values in metric(model, batch, inputs.maps[rows].to(around.device)).items():
                 gathered.setdefault(name, []).append(values.float().cpu())
-            start = stop
         scores = {name: torch.cat(values).numpy() for name, values in gathered.items()}
         return Outcome(_table(variant, inputs, scores), (), samples.ids)
 
@@ -92,7 +82,8 @@ def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -
     curves: list[np.ndarray | None] = [None] * len(each)
     if curve is not None:
         for row in range(count):
-            curves[row * len(measures)] = curve[row]
+            if np.isfinite(curve[row]).all():
+                curves[row * len(measures)] = curve[row]
     rows = len(each)
     return pa.table(
         [

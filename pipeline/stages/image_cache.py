@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.commit import Failed
 from pipeline.data import Dataset, Shard
-from pipeline.store import Failed
+from pipeline.errors import ShardError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,15 @@ class Samples:
     failed: tuple[Failed, ...]
 
     def at(self, positions: list[int]) -> Samples:
-        """The samples at these positions, in their order, without the failures."""
+        """The samples at these positions, in their order, without the failures.
+
+        Raises:
+            ShardError: one of them could not be decoded.
+        """
         place = {position: row for row, position in enumerate(self.positions)}
+        for one in self.failed:
+            if one.position in set(positions) - place.keys():
+                raise ShardError(f"{one.id} could be decoded before and cannot now: {one.reason}")
         rows = [place[position] for position in positions]
         index = torch.tensor(rows, dtype=torch.long)
         return Samples(
@@ -49,8 +57,9 @@ class ImageCache:
 
     BLOCK = 128
 
-    def __init__(self, dataset: Dataset, limit_bytes: int) -> None:
+    def __init__(self, dataset: Dataset, limit_bytes: int, threads: int) -> None:
         self._dataset = dataset
+        self._threads = threads
         self._limit = max(1, limit_bytes // (self.BLOCK * 3 * dataset.height * dataset.width))
         self._blocks: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
@@ -73,7 +82,7 @@ class ImageCache:
     def _load(self, first: int, last: int) -> dict[int, Shard]:
         """Blocks first … last, decoded in one call so that the source reads each of its files once."""
         stop = min((last + 1) * self.BLOCK, len(self._dataset))
-        shard = self._dataset.load(range(first * self.BLOCK, stop))
+        shard = self._dataset.load(range(first * self.BLOCK, stop), self._threads)
         blocks = {}
         for block in range(first, last + 1):
             rows = [row for row, position in enumerate(shard.positions) if position // self.BLOCK == block]

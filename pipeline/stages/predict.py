@@ -9,10 +9,10 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
+from pipeline.commit import Failed
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
-from pipeline.store import Failed
 
 SCHEMA = pa.schema(
     [
@@ -42,7 +42,6 @@ class Predict:
         model = around.classifier(variant)
         logits = torch.cat(
             [model(piece.to(around.device).float() / 255).cpu() for piece in torch.split(inputs.images, model.rows)]
-            or [torch.empty(0, model.classes)]
         )
         finite = logits.isfinite().all(1)
         failed = [

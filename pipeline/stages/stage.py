@@ -9,11 +9,12 @@ from typing import ClassVar, Protocol, TypeVar
 import pyarrow as pa
 import torch
 
+from pipeline.commit import Failed
 from pipeline.models import Classifier
 from pipeline.noise import Noise
 from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.variant import Job, Unit, Variant
-from pipeline.store import Failed, Output
+from pipeline.store import Output
 
 Inputs = TypeVar("Inputs")
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -78,12 +77,13 @@ def bootstrap_interval(values: NDArray[np.float64], generator: np.random.Generat
 
 def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
     """Each measure of an `evaluate` variant over the committed samples."""
-    table = output.read(variant.path, 0, variant.total)
+    table = output.read(variant.path, 0, variant.total, ["measure", "value"])
     if table is None or variant.metric_config is None:
         return []
+    curve = _mean_curve(output, variant)
     found = []
     for measure in dict.fromkeys(table["measure"].to_pylist()):
-        rows = table.filter(pc.equal(table["measure"].cast(pa.string()), measure))
+        rows = table.filter(pc.equal(table["measure"].cast("string"), measure))
         values = rows["value"].drop_null().to_numpy().astype(np.float64)
         generator = noise.generator("bootstrap", f"{variant.fingerprint}/{measure}")
         interval = bootstrap_interval(values, generator) if len(values) else (None, None)
@@ -100,16 +100,23 @@ def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
                 low=interval[0],
                 high=interval[1],
                 fractions=variant.fractions,
-                curve=_mean_curve(rows),
+                curve=curve,
             )
         )
+        curve = ()  # it stands with the first measure alone, as in the rows
     return found
 
 
-def _mean_curve(rows: pa.Table) -> tuple[float, ...]:
-    """The mean over samples of each point of the curve; empty where there are no curves."""
-    curves = rows["curve"].drop_null().combine_chunks()
-    if not len(curves):
+def _mean_curve(output: Output, variant: Variant) -> tuple[float, ...]:
+    """The mean over samples of each point of the curve; empty where there are no curves. Curves are streamed."""
+    dataset = output.dataset(variant.path) if variant.fractions else None
+    if dataset is None:
         return ()
-    points = curves.flatten().to_numpy().reshape(len(curves), -1).astype(np.float64)
-    return tuple(float(value) for value in points.mean(axis=0))
+    total, count = np.zeros(len(variant.fractions)), 0
+    for batch in dataset.to_batches(columns=["curve"], filter=pc.field("position") < variant.total):
+        curves = batch["curve"].drop_null()
+        if len(curves):
+            points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), -1)
+            total += points.sum(axis=0, dtype=np.float64)
+            count += len(curves)
+    return tuple(float(value) for value in total / count) if count else ()

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("file", pa.string()),
         ("accuracy", pa.float32()),
         ("seconds", pa.float32()),
+        ("left_out", pa.int32()),
         (
             "history",
             pa.list_(pa.struct([("number", pa.int32()), ("loss", pa.float32()), ("accuracy", pa.float32())])),
@@ -31,12 +32,15 @@ SCHEMA = pa.schema(
 
 
 class Train:
-    """One unit: a network trained on the whole training split. Its row names the safetensors file."""
+    """One unit: a network trained on the whole training split.
+
+    Its row names the safetensors file, and counts the samples that training left out.
+    """
 
     revision: ClassVar[int] = 1
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Shard:
-        """The training split, decoded; samples that cannot be decoded are left out."""
+        """The training split, decoded; samples that cannot be decoded, or have no label, are left out."""
         job = around.job
         if job.training is None or job.training_index is None:
             raise ShardError(f"{variant.path}: the data set has no training split")
@@ -68,6 +72,7 @@ class Train:
             "file": file,
             "accuracy": trained.accuracy,
             "seconds": trained.seconds,
+            "left_out": len(inputs.failures) + int((~known).sum()),
             "history": [asdict(epoch) for epoch in trained.history],
         }
         return Outcome(pa.Table.from_pylist([row], schema=SCHEMA), (), (variant.model,), {file: content})

@@ -140,5 +140,5 @@ class WorkOptions:
 
 
 def folder_name(identifier: str) -> str:
-    """An id as part of a folder's name: everything but letters, digits, `.`, `_` and `-` becomes `-`."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", identifier).strip("-.") or digest(identifier)
+    """An id as part of a folder's name: everything but letters, digits and `. _ + -` becomes `-`."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", identifier).strip("-.") or digest(identifier)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from pipeline.commit import Receipt
 from pipeline.data import Dataset
 from pipeline.errors import FatalError, ShardError
 from pipeline.models import Classifier, check_classifier, load_classifier
@@ -22,7 +23,7 @@ from pipeline.stages.stage import Outcome, Stage, Surroundings
 from pipeline.stages.train import Train, trained_weights
 from pipeline.stages.tuning import is_out_of_memory, tune
 from pipeline.stages.variant import Job, StageName, Unit, Variant
-from pipeline.store import Receipt, open_output
+from pipeline.store import open_output
 
 STAGE: Mapping[StageName, Stage[Any]] = {
     "train": Train(),
@@ -64,13 +65,15 @@ class Worker:
         self._around = Surroundings(
             job=job,
             output=output,
-            images=ImageCache(dataset, job.options.cache_bytes),
+            images=ImageCache(dataset, job.options.cache_bytes, job.options.decode_threads),
             noise=Noise(job.seed),
             device=torch.device(device),
             classifier=self._classifier,
         )
         self._replica: tuple[str, Classifier] | None = None
+        self._rows: dict[str, int] = {}
         self._computing = threading.Lock()
+        use_full_precision()
 
     def run(self, unit: Unit) -> Report:
         """Load, compute and commit one unit.
@@ -83,6 +86,9 @@ class Worker:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()
+        if variant.stage == "train" and (receipt := self._around.output.receipt(unit.variant)) is not None:
+            # Another run of this output was quicker: its weights are what everything after reads.
+            return Report(unit, receipt, 0.0, 0.0, 0.0)
         inputs = stage.load(self._around, variant, unit)
         loaded = time.perf_counter()
         with self._computing:
@@ -103,7 +109,10 @@ class Worker:
         return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
 
     def _compute(self, stage: Stage[Any], variant: Variant, inputs: Any) -> Outcome:
-        """The stage's outcome, with fewer images a forward each time that memory did not suffice."""
+        """The stage's outcome, with fewer images a forward each time that memory did not suffice.
+
+        The number that sufficed is remembered for the variant's other units.
+        """
         while True:
             try:
                 return stage.compute(self._around, variant, inputs)
@@ -113,18 +122,23 @@ class Worker:
                 rows = self._replica[1].rows if self._replica else 1
                 if self._replica is None or rows == 1:
                     raise ShardError(f"{variant.path}: one image at a time does not fit in memory: {error}") from error
-                self._replica[1].rows = rows // 2
+                self._rows[variant.path] = rows // 2
             # Outside the handler the error no longer holds the tensors that filled the memory.
             if self._around.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def _classifier(self, variant: Variant) -> Classifier:
         """The replica of a variant's model; the one before it is dropped. The computing lock is held."""
-        job, output = self._around.job, self._around.output
         key = variant.weights_variant or variant.model
-        if self._replica is not None and self._replica[0] == key:
-            return self._replica[1]
-        self._replica = None
+        if self._replica is None or self._replica[0] != key:
+            self._replica = None  # the memory of the last one is needed for the next
+            self._replica = (key, self._load(variant))
+        model = self._replica[1]
+        model.rows = self._rows.get(variant.path, self._rows[key])
+        return model
+
+    def _load(self, variant: Variant) -> Classifier:
+        job, output = self._around.job, self._around.output
         config = job.models[variant.model]
         weights = trained_weights(output, variant.weights_variant) if variant.weights_variant else None
         model = load_classifier(config, classes=job.classes, weights=weights, device=self._around.device, seed=job.seed)
@@ -137,6 +151,16 @@ class Worker:
         if job.options.rows is not None:
             model.rows = job.options.rows
         else:
-            tune(model, *self._size, output)
-        self._replica = (key, model)
+            tune(model, config.name, *self._size, output)
+        self._rows[variant.weights_variant or variant.model] = model.rows
         return model
+
+
+def use_full_precision() -> None:
+    """Let CUDA compute float32 as such.
+
+    TF32, PyTorch's default in convolutions, is good to about a thousandth: a sign of a gradient or a rank of a pixel
+    would depend on the batch.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cluster.queue import UnitQueue, gaps, units
+from pipeline.commit import Part
 from pipeline.contracts import Cost
 from pipeline.stages.variant import Read, StageName, Unit, Variant
-from pipeline.store import Part
 
 
 def variant(
@@ -98,11 +98,3 @@ def test_a_worker_stays_with_its_stretch_and_another_takes_the_next() -> None:
     queue.done(Unit("p", 4, 8))
     assert queue.take("two") == Unit("a", 4, 8)
     assert queue.take("one") == Unit("a", 0, 4)
-
-
-def test_a_failed_attempt_is_handed_out_again() -> None:
-    queue = UnitQueue(chain(), {})
-    unit = queue.take(0)
-    assert unit is not None
-    queue.again(unit)
-    assert unit in (queue.take(0), queue.take(0))

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.commit import MARKERS, Failed
 from pipeline.errors import FatalError, RetryableError, ShardError
-from pipeline.store import MARKERS, Failed, Output, open_output
+from pipeline.store import Output, open_output
 
 VARIANT = "scores/model=m/method=a/metric=b-0123"
 

@@ -1,0 +1,264 @@
+"""Commits: parts of Arrow rows that count as soon as their marker is there.
+
+A variant is a folder that holds one stage's rows for one configuration, for example
+`maps/model=resnet20/method=agi-1f3a9c21`. Inside it stand parts, `part-<start>-<stop>-<hash>.parquet`, each with
+the rows of the samples at positions start ≤ p < stop, and `_committed/<start>-<stop>-<hash>.json`, the markers.
+The marker is written last and its name says all that planning needs, so one listing tells what is done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from pipeline.errors import FatalError, ShardError
+from pipeline.files import Folder, reading
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
+
+MARKERS = "_committed"
+_MARKER_NAME = re.compile(r"^(\d{9})-(\d{9})-([0-9a-f]{16})\.json$")
+
+FAILURE_SCHEMA = pa.schema(
+    [("position", pa.int64()), ("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A sample that a stage could not do, with the reason in one line."""
+
+    position: int
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Part:
+    """A committed part of a variant: the samples at positions start ≤ p < stop."""
+
+    start: int
+    stop: int
+    hash: str
+
+    @property
+    def file(self) -> str:
+        """Name of the part's file in the variant's folder."""
+        return f"part-{self.start:09d}-{self.stop:09d}-{self.hash}.parquet"
+
+    @property
+    def marker(self) -> str:
+        """Name of the marker's file in the folder `_committed`."""
+        return f"{self.start:09d}-{self.stop:09d}-{self.hash}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a marker holds: how many rows and failures a part has, its size and what it took to make."""
+
+    start: int
+    stop: int
+    rows: int
+    failures: int
+    size: int
+    seconds: float
+
+
+class CommitFolder(Folder):
+    """A folder of variants, each with its committed parts."""
+
+    def __init__(self, filesystem: pafs.FileSystem, root: str, uri: str) -> None:
+        super().__init__(filesystem, root, uri)
+        self._seen: dict[str, list[Part]] = {}
+
+    def describe(self, variant: str, description: dict[str, Any]) -> None:
+        """Keep what a variant is (`variant.json`) beside its parts.
+
+        Raises:
+            FatalError: the folder is another variant's whose fingerprint starts alike.
+        """
+        name = f"{variant}/variant.json"
+        content = json.dumps(description, indent=1, sort_keys=True).encode()
+        if self.exists(name):
+            if self.description(variant)["fingerprint"] != description["fingerprint"]:
+                raise FatalError(f"{self.path(variant)}: holds another configuration; use another output")
+            return
+        self.write_bytes(name, content)
+
+    def description(self, variant: str) -> dict[str, Any]:
+        """What `describe` kept."""
+        found: dict[str, Any] = json.loads(self.read_bytes(f"{variant}/variant.json"))
+        return found
+
+    def commit(
+        self,
+        variant: str,
+        start: int,
+        stop: int,
+        table: pa.Table,
+        failed: Sequence[Failed],
+        expected: Iterable[str],
+        seconds: float = 0.0,
+    ) -> Receipt:
+        """Write a part and its failures, then, last, the marker that makes them count.
+
+        Args:
+            variant: the folder.
+            start: first position.
+            stop: one past the last position.
+            table: rows with a column `id`; several rows of one sample stand together.
+            failed: the samples that have no row.
+            expected: ids that went in; each must come out once, as rows or as a failure.
+            seconds: what the part took to make.
+
+        Returns:
+            What the marker says.
+
+        Raises:
+            ShardError: ids out are not ids in.
+            FatalError, RetryableError: as `write_bytes`.
+        """
+        _check_ids(variant, table, failed, expected)
+        sink = pa.BufferOutputStream()
+        # Maps are floats without repetition: dictionaries and statistics cost time and save nothing.
+        plain = "map" in table.column_names
+        # Small row groups let a reader take a few samples' maps without the rest.
+        pq.write_table(
+            table,
+            sink,
+            compression="none" if plain else "zstd",
+            use_dictionary=not plain,
+            write_statistics=not plain,
+            row_group_size=64 if plain else 65536,
+        )
+        content = sink.getvalue()
+        part = Part(start, stop, hashlib.sha256(content).hexdigest()[:16])
+        self.write_bytes(f"{variant}/{part.file}", content)
+        if failed:
+            stage = variant.split("/", 1)[0]
+            rows = [{**asdict(one), "stage": stage} for one in failed]
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.Table.from_pylist(rows, schema=FAILURE_SCHEMA), sink)
+            self.write_bytes(f"failures/{variant}/{part.file}", sink.getvalue())
+        receipt = Receipt(start, stop, table.num_rows, len(failed), content.size, round(seconds, 3))
+        self.write_bytes(f"{variant}/{MARKERS}/{part.marker}", json.dumps(asdict(receipt)).encode())
+        return receipt
+
+    def parts(self, variant: str) -> list[Part]:
+        """The committed parts that count, in order, without overlap; one listing.
+
+        Where parts overlap (two runs with other unit sizes at the same time) the one that starts first, then the
+        longer one, counts; what is left uncovered is a gap to be computed.
+        """
+        counted: list[Part] = []
+        for part in sorted(self._markers(variant), key=lambda part: (part.start, -part.stop, part.hash)):
+            if not counted or part.start >= counted[-1].stop:
+                counted.append(part)
+        return counted
+
+    def receipt(self, variant: str, start: int = 0) -> Receipt | None:
+        """What the marker of the part from `start` says; None where none is committed."""
+        for part in self.parts(variant):
+            if part.start == start:
+                return Receipt(**json.loads(self.read_bytes(f"{variant}/{MARKERS}/{part.marker}")))
+        return None
+
+    def _markers(self, variant: str) -> Iterable[Part]:
+        for name, _ in self.list(f"{variant}/{MARKERS}"):
+            if match := _MARKER_NAME.match(name):
+                yield Part(int(match[1]), int(match[2]), match[3])
+
+    def forget(self, variant: str) -> None:
+        """Take a variant's commits back, markers first, so that it is computed again."""
+        self._seen.pop(variant, None)
+        for folder in (f"{variant}/{MARKERS}", variant, f"failures/{variant}"):
+            if self.exists(folder):
+                self._filesystem.delete_dir(self.path(folder))
+
+    def read(
+        self, variant: str, start: int = 0, stop: int | None = None, columns: list[str] | None = None
+    ) -> pa.Table | None:
+        """Rows of the samples at positions start ≤ p < stop, in order; None where nothing is committed.
+
+        Args:
+            variant: the folder.
+            start: first position.
+            stop: one past the last position; default: to the end.
+            columns: those wanted; default: all.
+        """
+        wanted = self._touching(variant, start, stop)
+        if not wanted:
+            return None
+        inside = pc.field("position") >= start
+        if stop is not None:
+            inside = inside & (pc.field("position") < stop)
+        with reading(self.path(variant)):
+            return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
+
+    def _touching(self, variant: str, start: int, stop: int | None) -> list[Part]:
+        """The parts that share a position with start ≤ p < stop.
+
+        A worker reads a variant range by range: what was listed once serves as long as it covers what is asked,
+        since parts are never changed.
+        """
+        if stop is not None:
+            known = [part for part in self._seen.get(variant, []) if part.stop > start and part.start < stop]
+            if sum(min(part.stop, stop) - max(part.start, start) for part in known) == stop - start:
+                return known
+        self._seen[variant] = self.parts(variant)
+        return [part for part in self._seen[variant] if part.stop > start and (stop is None or part.start < stop)]
+
+    def dataset(self, variant: str, parts: Sequence[Part] | None = None) -> ds.Dataset | None:
+        """Parts of a variant (default: all that count) as a pyarrow dataset; None where there are none."""
+        parts = self.parts(variant) if parts is None else parts
+        return self._dataset(variant, parts) if parts else None
+
+    def failures(self, variants: Iterable[str]) -> pa.Table:
+        """Failures of the variants' committed parts: position, id, stage, reason."""
+        tables = [FAILURE_SCHEMA.empty_table()]
+        for variant in variants:
+            there = {name for name, _ in self.list(f"failures/{variant}")}
+            names = [part.file for part in self.parts(variant) if part.file in there]
+            tables += [
+                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem) for name in names
+            ]
+        return pa.concat_tables(tables)
+
+    def _dataset(self, variant: str, parts: Sequence[Part]) -> ds.Dataset:
+        paths = [self.path(f"{variant}/{part.file}") for part in parts]
+        # Paths that hold `key=value` must not become columns here: parts say themselves what they are.
+        return as_dataset(paths, format="parquet", filesystem=self._filesystem, partitioning=None)
+
+
+def as_dataset(source: Any, **how: Any) -> ds.Dataset:
+    # pyarrow.dataset imports pandas, a second that a job with nothing to do shall not wait.
+    import pyarrow.dataset  # noqa: PLC0415
+
+    return pyarrow.dataset.dataset(source, **how)
+
+
+def _check_ids(variant: str, table: pa.Table, failed: Sequence[Failed], expected: Iterable[str]) -> None:
+    """Ids in = ids out: every expected id once, in rows or among the failures."""
+    out = table.column("id").unique().to_pylist() + [one.id for one in failed]
+    wanted = list(expected)
+    if len(out) != len(wanted) or set(out) != set(wanted):
+        missing, extra = sorted(set(wanted) - set(out)), sorted(set(out) - set(wanted))
+        raise ShardError(
+            f"{variant}: {len(wanted)} samples went in and {len(out)} came out; "
+            f"missing {missing[:3]}, unexpected {extra[:3]}"
+        )
+
+
+def constant_column(text: str, rows: int) -> pa.DictionaryArray:
+    """A column that says the same in every row, at the cost of saying it once."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text], pa.string()))
