@@ -13,7 +13,8 @@ from jobs.spec import JobSpec
 from pipeline.commit import Part
 from pipeline.contracts import Cost, Setting, digest
 from pipeline.data import Dataset, DatasetConfig, index_key
-from pipeline.models import ModelConfig
+from pipeline.models import ModelConfig, build_network
+from pipeline.models.build import source_digest
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.predict import Predict
@@ -92,8 +93,9 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
 def _train(spec: JobSpec, model: ModelConfig, training: str, setting: Setting) -> Variant:
     """The training of a model: one unit."""
     identity = model.model_dump(mode="json", exclude={"id", "weights", "training"})
+    code = source_digest(model.name, build_network(model.name, setting.classes)) if ":" in model.name else None
     settings = model.training_settings()
-    fingerprint = digest("train", Train.revision, identity, settings, training, spec.seed, setting.classes)
+    fingerprint = digest("train", Train.revision, identity, code, settings, training, spec.seed, setting.classes)
     return Variant(
         path=_path("train", fingerprint, model=model.id),
         stage="train",

@@ -114,7 +114,9 @@ def test_ray_gives_what_the_local_executor_gives_and_survives_a_killed_actor(
 RAY = {"executor": "ray", "workers": 2, "cpus_per_worker": 0.5, "object_store_mb": 100}
 
 
-@pytest.mark.parametrize("executor", [{"executor": "local"}, RAY], ids=["local", "ray"])
+@pytest.mark.parametrize(
+    "executor", [pytest.param({"executor": "local"}, id="local"), pytest.param(RAY, id="ray", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED)])
 def test_a_stop_says_how_to_go_on(
     write_spec: Write,
@@ -163,6 +165,7 @@ def test_a_full_disk_stops_with_one_line_and_the_rest_is_done_later(
     assert len(results(open_output(tmp_path / "out"))[0]) == 6 * 40
 
 
+@pytest.mark.slow
 def test_a_folder_of_that_name_in_the_working_directory_does_no_harm(
     write_spec: Write, write_profile: Write, tmp_path: Path
 ) -> None:
