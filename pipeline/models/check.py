@@ -53,7 +53,7 @@ def forward_once(model: nn.Module, images: Tensor) -> object:
         return output
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - the network may be the user's own code, which may raise anything
+    except Exception as error:  # the network may be the user's own code, which may raise anything
         size = f"{images.shape[-2]}x{images.shape[-1]}"
         reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise FatalError(f"the model cannot take images of {size}: {reason}") from error
