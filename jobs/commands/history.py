@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from jobs.console import wide_console
 from pipeline.store import open_output
 
 
@@ -23,10 +23,13 @@ def history(output: str, as_json: bool) -> None:
         keys = ("run", "name", "status", "started", "seconds", "samples", "units", "failures", "summary")
         click.echo(json.dumps([{key: record.get(key) for key in keys} for record in records]))
         return
-    console = Console(highlight=False)
+    console = wide_console()
+    if not records:
+        console.print("no run yet")
+        return
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "seconds", "samples", "units done", "reused", "failed", "best"):
-        table.add_column(heading, justify="left" if heading in ("run", "status", "best") else "right", overflow="fold")
+    for heading in ("run", "status", "seconds", "samples", "units done", "reused", "failed"):
+        table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
     for record in records:
         table.add_row(
             record["run"],
@@ -36,19 +39,34 @@ def history(output: str, as_json: bool) -> None:
             f"{record['units']['done']}",
             f"{record['units']['reused']}",
             f"{record['failures']}",
-            _best(record["summary"]),
         )
-    console.print(table if records else "no run yet")
+    console.print(table)
+    best = {record["run"]: _best(record) for record in records}
+    measures = list(dict.fromkeys(measure for found in best.values() for measure in found))
+    if not measures:
+        return
+    table = Table(
+        box=None, pad_edge=False, title="the best method's mean, the random control aside", title_justify="left"
+    )
+    table.add_column("run", no_wrap=True)
+    for measure in measures:
+        table.add_column(measure)
+    for name, found in best.items():
+        table.add_row(name, *(found.get(measure, "") for measure in measures))
+    console.print()
+    console.print(table)
 
 
-def _best(summary: list[dict[str, Any]]) -> str:
+def _best(record: dict[str, Any]) -> dict[str, str]:
     """The best method of each model and measure, with its mean."""
-    columns: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for row in summary:
-        if row["mean"] is not None:
-            columns.setdefault((row["model"], row["metric"], row["measure"]), []).append(row)
-    found = []
-    for (model, metric, _), rows in columns.items():
+    controls = {one["id"] for one in record["spec"]["methods"] if one["config"]["name"] == "random"}
+    columns: dict[str, list[dict[str, Any]]] = {}
+    for row in record["summary"]:
+        if row["mean"] is not None and row["method"] not in controls:
+            name = row["metric"] if row["measure"] in ("auc", row["metric"]) else f"{row['metric']} {row['measure']}"
+            columns.setdefault(f"{row['model']} {name}", []).append(row)
+    found = {}
+    for name, rows in columns.items():
         best = max(rows, key=lambda row: row["mean"] if row["higher_is_better"] else -row["mean"])
-        found.append(f"{model} {metric} {best['mean']:.3f} ({best['method']})")
-    return "\n".join(found)
+        found[name] = f"{best['mean']:.3f} {best['method']}"
+    return found

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from jobs.console import wide_console
 from jobs.estimate import StageEstimate, estimate
 from jobs.profile import load_profile
 from jobs.run import prepare
@@ -37,7 +37,7 @@ def plan(spec: str, profile: str | None, overrides: tuple[str, ...], as_json: bo
             )
         )
         return
-    console = Console(highlight=False)
+    console = wide_console()
     console.print(f"{job.name}: {len(checked.dataset)} samples, output {job.output}", soft_wrap=True)
     console.print(_table(rows))
     if any(row.seconds is None and row.samples for row in rows):
