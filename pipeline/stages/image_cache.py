@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Samples:
         Raises:
             ShardError: one of them could not be decoded.
         """
+        if tuple(positions) == self.positions:
+            return replace(self, failed=())
         place = {position: row for row, position in enumerate(self.positions)}
         for one in self.failed:
             if one.position in set(positions) - place.keys():
@@ -117,8 +119,9 @@ def _joined(blocks: list[Shard], start: int, stop: int) -> Samples:
         inside = [row for row, position in enumerate(block.positions) if start <= position < stop]
         pieces.append((block, slice(inside[0], inside[-1] + 1) if inside else slice(0, 0)))
         failed += [Failed(one.position, one.id, one.reason) for one in block.failures if start <= one.position < stop]
+    images = [block.images[rows] for block, rows in pieces]
     return Samples(
-        images=torch.cat([block.images[rows] for block, rows in pieces]),
+        images=torch.cat(images) if len(images) > 1 else images[0],
         labels=torch.cat([block.labels[rows] for block, rows in pieces]),
         ids=tuple(name for block, rows in pieces for name in block.ids[rows]),
         positions=tuple(position for block, rows in pieces for position in block.positions[rows]),
