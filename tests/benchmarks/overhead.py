@@ -1,7 +1,8 @@
 """Images a second through decoding, actor and Arrow with a model that costs next to nothing.
 
 Run: `python tests/benchmarks/overhead.py`. Generated data: JPEGs of 32 × 32 and 224 × 224 in parquet. Two stages:
-`predict` (decode, actor, predictions) and `attribute` with the gradient (float32 maps on disk as well). Time runs from the first unit handed out to the last one committed; Ray's start is not in it.
+`predict` (decode, actor, predictions) and `attribute` with the gradient (float32 maps on disk as well). Time runs from
+the first unit handed out to the last one committed; Ray's start is not in it.
 """
 
 from __future__ import annotations
