@@ -9,7 +9,6 @@ import ray
 import torch
 
 from cluster.code import code_digest, code_place
-from cluster.memory import keep_freed_memory
 from pipeline.stages.variant import Job, Unit
 from pipeline.stages.worker import Report, Worker
 
@@ -18,7 +17,6 @@ class UnitActor:
     """Runs units. Calls overlap (Ray's `max_concurrency`); the worker lets one compute at a time."""
 
     def __init__(self, job: Job, cpus: float) -> None:
-        keep_freed_memory()
         torch.set_num_threads(max(1, round(cpus)))
         self._job = job
         self._worker: Worker | None = None

@@ -18,14 +18,15 @@ class Event:
     """Something that happened to a unit.
 
     Attributes:
-        kind: `started`, `done`, `again` (the attempt failed, another follows) or `lost` (given up).
-        unit: the unit.
+        kind: `started`, `done`, `again` (the attempt failed, another follows), `lost` (given up), or `stopping` (units
+            in flight are finished first).
+        unit: the unit; None for `stopping`.
         report: for `done`.
         reason: for `again` and `lost`, one line.
     """
 
-    kind: Literal["started", "done", "again", "lost"]
-    unit: Unit
+    kind: Literal["started", "done", "again", "lost", "stopping"]
+    unit: Unit | None = None
     report: Report | None = None
     reason: str = ""
 

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
-from cluster.executor import Attempt, Watch, drive
+from cluster.executor import Attempt, Event, Watch, drive
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
 from pipeline.errors import FatalError
@@ -27,7 +27,12 @@ class LocalExecutor:
             raise FatalError("the profile asks for a GPU, and PyTorch sees none here")
         worker = Worker(job, "cuda" if self._profile.gpus_per_worker else "cpu")
         with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
-            drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)
+            try:
+                drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)
+            except KeyboardInterrupt:
+                watch(Event("stopping"))
+                threads.shutdown(cancel_futures=True)
+                raise
 
 
 class _Threads:

@@ -1,26 +1,14 @@
-"""How a worker's process keeps memory that was freed."""
+"""How workers' processes keep memory that was freed."""
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Mapping
 
-_ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # of glibc's malloc.h
-
-
-def keep_freed_memory() -> bool:
-    """Let the C library hand freed memory out again in place of giving it back to the system.
-
-    By default every tensor above 32 MB, and in threads every large one, is mapped anew, and the system clears each of
-    its pages on first touch: for a cheap model that takes several times as long as the arithmetic.
-
-    Returns:
-        Whether it could be set; other C libraries than glibc have no such setting.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
-    # One arena: those of threads cannot grow large enough.
-    return all(
-        mallopt(key, value) for key, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, 2**30), (_TRIM_THRESHOLD, 2**31 - 1))
-    )
+# By default glibc maps every tensor above 32 MB anew (in a thread, every large one) and the system clears each of its
+# pages on first touch: for a cheap model that takes several times as long as the arithmetic. With these, freed memory
+# is handed out again. They are read when a process starts; other C libraries do not know them.
+KEEP_FREED_MEMORY: Mapping[str, str] = {
+    "MALLOC_ARENA_MAX": "1",  # the arenas of threads cannot grow large enough
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+}

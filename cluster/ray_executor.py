@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from cluster.actors import UnitActor
 from cluster.code import code_digest, code_place
 from cluster.executor import Attempt, Watch, drive
+from cluster.memory import KEEP_FREED_MEMORY
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
 from pipeline.errors import FatalError, RetryableError
@@ -92,6 +93,7 @@ class _Actors:
             # A unit whose worker died is handed out again by the queue, which counts the attempts.
             max_task_retries=0,
             max_concurrency=profile.in_flight,
+            runtime_env={"env_vars": dict(KEEP_FREED_MEMORY)},
         )
         self._actors = [remote.remote(job, profile.cpus_per_worker) for _ in range(count)]
         self._running: dict[Any, tuple[int, Unit]] = {}

@@ -183,11 +183,11 @@ def _training_trouble(spec: JobSpec, dataset: Dataset | None) -> str | None:
     split = spec.dataset.training_split()
     if split is None:
         keys = ", ".join(f"dataset.{key}" for key in spec.dataset.paths if key.startswith("train"))
-        return f"weights: train needs a training split{f'; set {keys}' if keys else ''}"
+        return f"train needs a training split{f'; set {keys}' if keys else ''}"
     try:
         split.state()
     except FatalError as error:
-        return f"weights: train needs the training split: {error}"
+        return f"needs the training split: {str(error).replace('dataset.path', 'dataset.train_path')}"
     return None
 
 

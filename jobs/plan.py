@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from cluster.code import code_digest
 from cluster.profile import Profile
 from cluster.queue import UnitQueue, gaps
@@ -12,7 +14,7 @@ from jobs.check import CheckedJob, LoadIndex
 from jobs.spec import JobSpec
 from pipeline.commit import Part
 from pipeline.contracts import Cost, Setting, digest
-from pipeline.data import Dataset, DatasetConfig, index_key
+from pipeline.data import Dataset, DatasetConfig, build_index, index_key
 from pipeline.models import ModelConfig, build_network
 from pipeline.models.build import source_digest
 from pipeline.stages.attribute import Attribute
@@ -52,6 +54,11 @@ class Plan:
 def index_name(config: DatasetConfig) -> str:
     """Where the index of a source lies in an output; changes when the source may have changed."""
     return f"index/{config.source}-{index_key(config)}.arrow"
+
+
+def cached_index(output: Output, config: DatasetConfig) -> pa.Table:
+    """The index of a source, listed once and kept in the output."""
+    return output.cached_table(index_name(config), lambda: build_index(config))
 
 
 def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Output, load_index: LoadIndex) -> Plan:

@@ -81,6 +81,9 @@ class Progress:
 
     def show(self, event: Event) -> None:
         """Take an event in."""
+        if event.unit is None:
+            self.say("stopping: units in flight are finished first")
+            return
         count = self._stages[self._stage_of[event.unit.variant]]
         if event.kind == "done" and event.report is not None:
             count.done += 1
@@ -108,7 +111,7 @@ class Progress:
             if stage in self._stages
         )
         failures = sum(count.failures for count in self._stages.values())
-        self.say(f"{self._elapsed():.0f} s: units {stages}; {failures} samples failed; {self._left()}")
+        self.say(f"{self._elapsed():.0f} s: units {stages}; {failures} failures; {self._left()}")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began

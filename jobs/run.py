@@ -16,7 +16,7 @@ from cluster import make_executor
 from cluster.executor import Event
 from cluster.profile import Profile
 from jobs.check import CheckedJob, check
-from jobs.plan import Plan, index_name, make_plan
+from jobs.plan import Plan, cached_index, index_name, make_plan
 from jobs.progress import Progress
 from jobs.record import RunRecord, new_record
 from jobs.spec import JobSpec
@@ -104,7 +104,7 @@ class _Indexes:
         """The index of a source, listed once."""
         name = index_name(config)
         if self._output is not None:
-            return self._output.cached_table(name, lambda: build_index(config))
+            return cached_index(self._output, config)
         if name not in self._made:
             self._made[name] = build_index(config)
         return self._made[name]
@@ -147,6 +147,8 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
             with progress.showing(plan):
                 if units:
                     make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
+            for notice in _unexplained(output, plan, spec):
+                progress.say(notice)
             progress.say("summarising")
             return _finish(spec, output, plan, record, checked)
     except KeyboardInterrupt:
@@ -160,9 +162,22 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
             raise
     failures = _failed_samples(output, plan)
     record.write(output, plan, "stopped", failures=failures)
-    return Result(
-        "stopped", record.name, None, record.done, units - record.done, failures, reason=reason, interrupted=interrupted
-    )
+    # Units in flight may have been committed after the last report: what is left is looked up.
+    left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
+    return Result("stopped", record.name, None, units - left, left, failures, reason=reason, interrupted=interrupted)
+
+
+def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:
+    """A line for each model of which nothing is explained, since the data set's `select` keeps none of its samples."""
+    if spec.dataset.select == "all":
+        return []
+    found = []
+    for model in plan.job.models:
+        maps = [v for v in plan.job.variants.values() if v.stage == "attribute" and v.model == model]
+        rows = sum(receipt.rows for v in maps[:1] for receipt in output.receipts(v.path))
+        if maps and not rows:
+            found.append(f"{model}: select: {spec.dataset.select} keeps none of its samples, nothing is explained")
+    return found
 
 
 def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checked: CheckedJob) -> Result:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,12 +82,12 @@ class CommitFolder(Folder):
         self._seen: dict[str, list[Part]] = {}
 
     def describe(self, variant: str, description: dict[str, Any]) -> None:
-        """Keep what a variant is (`variant.json`) beside its parts.
+        """Keep what a variant is (`_variant.json`) beside its parts; readers of Arrow folders pass over `_…`.
 
         Raises:
             FatalError: the folder is another variant's whose fingerprint starts alike.
         """
-        name = f"{variant}/variant.json"
+        name = f"{variant}/_variant.json"
         content = json.dumps(description, indent=1, sort_keys=True).encode()
         if self.exists(name):
             if self.description(variant)["fingerprint"] != description["fingerprint"]:
@@ -97,7 +97,7 @@ class CommitFolder(Folder):
 
     def description(self, variant: str) -> dict[str, Any]:
         """What `describe` kept."""
-        found: dict[str, Any] = json.loads(self.read_bytes(f"{variant}/variant.json"))
+        found: dict[str, Any] = json.loads(self.read_bytes(f"{variant}/_variant.json"))
         return found
 
     def commit(
@@ -166,12 +166,10 @@ class CommitFolder(Folder):
                 counted.append(part)
         return counted
 
-    def receipt(self, variant: str, start: int = 0) -> Receipt | None:
-        """What the marker of the part from `start` says; None where none is committed."""
+    def receipts(self, variant: str) -> Iterator[Receipt]:
+        """What the markers of the parts that count say, in order; one read each."""
         for part in self.parts(variant):
-            if part.start == start:
-                return Receipt(**json.loads(self.read_bytes(f"{variant}/{MARKERS}/{part.marker}")))
-        return None
+            yield Receipt(**json.loads(self.read_bytes(f"{variant}/{MARKERS}/{part.marker}")))
 
     def _markers(self, variant: str) -> Iterable[Part]:
         for name, _ in self.list(f"{variant}/{MARKERS}"):

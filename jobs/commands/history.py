@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from jobs.console import wide_console
@@ -20,8 +21,16 @@ def history(output: str, as_json: bool) -> None:
     opened = open_output(output)
     records = [opened.run(name) for name in opened.runs()]
     if as_json:
-        keys = ("run", "name", "status", "started", "seconds", "samples", "units", "failures", "summary")
-        click.echo(json.dumps([{key: record.get(key) for key in keys} for record in records]))
+        keys = ("run", "name", "status", "started", "seconds", "samples", "units", "failures")
+        click.echo(
+            json.dumps(
+                [
+                    {**{key: record.get(key) for key in keys}, "summary": [_figures(row) for row in record["summary"]]}
+                    for record in records
+                ],
+                indent=1,
+            )
+        )
         return
     console = wide_console()
     if not records:
@@ -50,11 +59,16 @@ def history(output: str, as_json: bool) -> None:
     )
     table.add_column("run", no_wrap=True)
     for measure in measures:
-        table.add_column(measure)
+        table.add_column(escape(measure))
     for name, found in best.items():
-        table.add_row(name, *(found.get(measure, "") for measure in measures))
+        table.add_row(name, *(escape(found.get(measure, "")) for measure in measures))
     console.print()
     console.print(table)
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    """A measure without its curve, which the record holds."""
+    return {key: value for key, value in row.items() if key not in ("fractions", "curve")}
 
 
 def _best(record: dict[str, Any]) -> dict[str, str]:

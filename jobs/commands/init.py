@@ -96,7 +96,8 @@ def init(path: Path, source: str, force: bool) -> None:
         raise SpecError([Problem(str(path), None, "", "is there already; --force overwrites it")]) from error
     except OSError as error:
         raise SpecError([Problem(str(path), None, "", f"cannot be written: {error.strerror}")]) from error
-    click.echo(f"wrote {path}; next: heatline run {path}")
+    ready = source == "digits"
+    click.echo(f"wrote {path}; next: {'' if ready else 'put your paths in, then '}heatline validate {path}")
 
 
 def starter_spec(file: str, source: str) -> str:

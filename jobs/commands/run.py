@@ -54,3 +54,4 @@ def _tell(result: Result, output: str, page: str | None) -> None:
     click.echo(f"{what}; output {output}")
     if page:
         click.echo(f"report {page}")
+        click.echo(f"       {output}/report/index.html is always the latest")

@@ -105,7 +105,8 @@ def crop_corner(height: int, width: int, crop: int) -> Size:
     """
     if height < crop or width < crop:
         raise UnusableImageError(
-            f"{height} x {width} pixels (height x width) are too small for the crop of {crop}; set resize"
+            f"{height} x {width} pixels (height x width) are too small for the crop of {crop}; "
+            f"set resize to at least {crop}"
         )
     return round((height - crop) / 2.0), round((width - crop) / 2.0)
 

@@ -139,11 +139,17 @@ def _table(model: str, record: RunRecord) -> Table:
         spans = _spans(mine, control)
         for method, summary in mine.items():
             compared = summary is not None and control is not None and method != record.control
+            # What is not told from chance is not called best either, and the control never is.
+            said = verdict(summary, control) if compared and summary and control else ""
             cells[method].append(
                 Cell(
                     summary,
-                    best=best is not None and summary is not None and summary.mean == best,
-                    verdict=verdict(summary, control) if compared and summary and control else "",
+                    best=method != record.control
+                    and best is not None
+                    and summary is not None
+                    and summary.mean == best
+                    and not said,
+                    verdict=said,
                     span=spans.get(method),
                 )
             )

@@ -139,7 +139,7 @@ def _programs(output: Output, variants: Iterable[Mapping[str, Any]]) -> dict[str
         identifier = variant.get(kind) if kind else None
         if kind is None or identifier is None or identifier in found:
             continue
-        if output.exists(f"{variant['path']}/variant.json"):
+        if output.exists(f"{variant['path']}/_variant.json"):
             config = output.description(variant["path"]).get(f"{kind}_config") or {}
             found[identifier] = str(config.get("name", identifier))
     return found

@@ -85,7 +85,8 @@ def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
     for measure in dict.fromkeys(table["measure"].to_pylist()):
         rows = table.filter(pc.equal(table["measure"].cast("string"), measure))
         values = rows["value"].drop_null().to_numpy().astype(np.float64)
-        generator = noise.generator("bootstrap", f"{variant.fingerprint}/{measure}")
+        # The same resamples for every method, so that equal scores get equal intervals.
+        generator = noise.generator("bootstrap", "samples")
         interval = bootstrap_interval(values, generator) if len(values) else (None, None)
         found.append(
             Summary(

@@ -86,7 +86,7 @@ class Worker:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()
-        if variant.stage == "train" and (receipt := self._around.output.receipt(unit.variant)) is not None:
+        if variant.stage == "train" and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
             # Another run of this output was quicker: its weights are what everything after reads.
             return Report(unit, receipt, 0.0, 0.0, 0.0)
         inputs = stage.load(self._around, variant, unit)
