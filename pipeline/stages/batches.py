@@ -20,5 +20,5 @@ def batches(samples: Samples, targets: Tensor, model: Classifier) -> Iterator[tu
     size = FORWARDS_A_CALL * model.rows
     for start in range(0, len(samples.ids), size):
         rows = slice(start, start + size)
-        images = samples.images[rows].to(model.device).float() / 255
+        images = samples.images[rows].to(model.device).float().div_(255)
         yield rows, Batch(images, targets[rows].to(model.device), samples.ids[rows])

@@ -41,7 +41,7 @@ class Predict:
         """Rows of `SCHEMA`; a sample whose logits are not finite is a failure."""
         model = around.classifier(variant)
         logits = torch.cat(
-            [model(piece.to(around.device).float() / 255).cpu() for piece in torch.split(inputs.images, model.rows)]
+            [model(piece.to(around.device).float().div_(255)).cpu() for piece in torch.split(inputs.images, model.rows)]
         )
         finite = logits.isfinite().all(1)
         failed = [
