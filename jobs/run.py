@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -161,10 +161,13 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
             record.write(output, plan, "stopped")
             raise
     failures = _failed_samples(output, plan)
-    record.write(output, plan, "stopped", failures=failures)
     # Units in flight may have been committed after the last report: what is left is looked up.
     left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
-    return Result("stopped", record.name, None, units - left, left, failures, reason=reason, interrupted=interrupted)
+    record.done = units - left
+    # Where the disk is full the record cannot be written either; why the run stopped is told all the same.
+    with suppress(FatalError):
+        record.write(output, plan, "stopped", failures=failures)
+    return Result("stopped", record.name, None, record.done, left, failures, reason=reason, interrupted=interrupted)
 
 
 def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:

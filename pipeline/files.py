@@ -99,10 +99,10 @@ class Folder:
                 raise FatalError(f"{target}: cannot be written: {error.strerror}") from error
             raise RetryableError(f"{target}: {error}") from error
 
-    def list(self, folder: str, *, recursive: bool = False) -> list[tuple[str, int]]:
+    def list(self, folder: str) -> list[tuple[str, int]]:
         """Files under a folder with their sizes, names relative to the folder, sorted; one listing."""
         base = self.path(folder)
-        selector = pafs.FileSelector(base, allow_not_found=True, recursive=recursive)
+        selector = pafs.FileSelector(base, allow_not_found=True)
         with reading(base):
             found = self._filesystem.get_file_info(selector)
         return sorted(

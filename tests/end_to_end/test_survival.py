@@ -148,10 +148,9 @@ def test_a_full_disk_stops_with_one_line_and_the_rest_is_done_later(
     original, left = Path.write_bytes, [20]
 
     def full(self: Path, content: bytes) -> int:
-        if "/maps/" in str(self):
-            left[0] -= 1
-            if left[0] < 0:
-                raise OSError(28, "No space left on device")
+        left[0] -= "/maps/" in str(self)
+        if left[0] < 0:  # from then on nothing can be written any more
+            raise OSError(28, "No space left on device")
         return original(self, content)
 
     monkeypatch.setattr(Path, "write_bytes", full)
