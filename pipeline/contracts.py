@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -48,14 +49,33 @@ class Batch:
         images: (B, 3, H, W) float32 in [0, 1], RGB, not normalised.
         targets: (B,) int64, the class whose output is explained.
         ids: B names, the same in every sharding.
+        superpixels: (B, H, W) int32, which superpixel each pixel belongs to, numbered from 0; None where the
+            method did not ask for them (`AttributionMethod.segmentation`).
     """
 
     images: Tensor
     targets: Tensor
     ids: tuple[str, ...]
+    superpixels: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a method says of a batch: its maps, and what else it found.
+
+    Attributes:
+        maps: (B, C or 1, H, W) float32, signed, before the reduction.
+        columns: further results by name, one entry a sample: (B, …) tensors, or B lists of numbers. They are stored
+            beside the map under these names.
+        failed: rows without a map, each with the reason; the other results of such a row are not stored.
+    """
+
+    maps: Tensor
+    columns: Mapping[str, Tensor | list[list[float]]] = field(default_factory=dict)
+    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +101,49 @@ class Cost:
         return Cost(self.forwards + other.forwards, self.backwards + other.backwards)
 
 
+class Segmentation(Config):
+    """How an image is divided into superpixels by SLIC.
+
+    Source: Achanta et al. 2012, as in scikit-image.
+    """
+
+    count: int = Field(500, ge=1, description="superpixels aimed at; SLIC makes somewhat more or fewer")
+    compactness: float = Field(10.0, gt=0, description="weight of distance against colour")
+
+
+class Calibration(Config, ABC):
+    """Numbers that a method needs for a model, found once on a validation split. Equal ones are found once."""
+
+    revision: ClassVar[int] = 1
+    name: str
+    samples: int = Field(1000, ge=1, description="images of the validation split")
+
+    @abstractmethod
+    def cost(self, setting: Setting) -> Cost:
+        """Forwards and backwards for one sample of the validation split."""
+
+    @abstractmethod
+    def __call__(self, model: Classifier, batches: Iterable[Batch]) -> dict[str, float]:
+        """The numbers, by name. The targets of the batches are the predicted classes."""
+
+
+class SharedWork(Config, ABC):
+    """The costly part that several methods finish differently. Equal ones are done once for a sample."""
+
+    revision: ClassVar[int] = 1
+    name: str
+
+    @abstractmethod
+    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Tensors by name, each (B, …), detached. Arguments as for `AttributionMethod`."""
+
+
 class AttributionMethod(Config, ABC):
     """An attribution method: its configuration is the method, and calling it gives maps.
 
     A subclass sets `name: Literal[...]`, its parameters with the paper's values as defaults, `revision`
-    (raised when its numbers change), and a docstring with a `Source:` line.
+    (raised when its numbers change), and a docstring with a `Source:` line. It defines one of three: `__call__`;
+    `explain`, where there is more to tell than maps; or, in a `SharingMethod`, the shared work and how it is finished.
     """
 
     revision: ClassVar[int] = 1
@@ -102,6 +160,23 @@ class AttributionMethod(Config, ABC):
         del model, setting
         return None
 
+    def segmentation(self) -> Segmentation | None:
+        """The superpixels that a batch has to bring along, or None. Without them the method divides the images."""
+        return None
+
+    def calibration(self) -> Calibration | None:
+        """What has to be found out about the model before the method can run, or None."""
+        return None
+
+    def calibrated(self, found: Mapping[str, float]) -> Self:
+        """The method with the numbers that its calibration found."""
+        del found
+        return self
+
+    def explain(self, model: Classifier, batch: Batch, noise: Noise) -> Explanation:
+        """The maps, with whatever else the method finds. Arguments as for a call."""
+        return Explanation(self(model, batch, noise))
+
     @abstractmethod
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """Signed attribution of every pixel to the explained output.
@@ -114,6 +189,22 @@ class AttributionMethod(Config, ABC):
         Returns:
             (B, C or 1, H, W) float32 on the images' device, before the reduction.
         """
+
+
+class SharingMethod(AttributionMethod):
+    """A method that finishes work which other methods share."""
+
+    @abstractmethod
+    def shared_work(self) -> SharedWork:
+        """The costly part."""
+
+    @abstractmethod
+    def finish(self, batch: Batch, work: Mapping[str, Tensor]) -> Tensor:
+        """The maps, (B, C or 1, H, W), from what the shared work returned for this batch."""
+
+    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
+        """Signed attribution, (B, C or 1, H, W)."""
+        return self.finish(batch, self.shared_work()(model, batch, noise))
 
 
 class Metric(Config, ABC):

@@ -10,11 +10,24 @@ from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.random import Random
 
-METHODS = (Random, Gradient, GradientXInput, IntegratedGradients, GradCam, AGI)
+METHODS = (
+    Random,
+    Gradient,
+    GradientXInput,
+    IntegratedGradients,
+    GradCam,
+    AGI,
+)
 
 Method = Annotated[
-    Random | Gradient | GradientXInput | IntegratedGradients | GradCam | AGI, Field(discriminator="name")
-]
+    Random
+    | Gradient
+    | GradientXInput
+    | IntegratedGradients
+    | GradCam
+    | AGI,
+    Field(discriminator="name"),
+]  # fmt: skip
 
 __all__ = [
     "AGI",

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from method_parameters import GOLDEN
 from small_models import make_batch, small_classifier
 
 from pipeline.contracts import AttributionMethod, Metric
@@ -20,8 +21,6 @@ from pipeline.noise import Noise
 from pipeline.reduction import reduce_channels
 
 FOLDER = Path(__file__).parent
-# What the small network needs said; everything else is as the method's defaults have it.
-PARAMETERS: dict[str, dict[str, object]] = {"grad_cam": {"layer": "3"}, "agi": {"classes": 3}}
 
 
 def compare(request: pytest.FixtureRequest, name: str, found: dict[str, list[float]]) -> None:
@@ -37,7 +36,7 @@ def compare(request: pytest.FixtureRequest, name: str, found: dict[str, list[flo
 @pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.model_fields["name"].default)
 def test_method(kind: type[AttributionMethod], request: pytest.FixtureRequest) -> None:
     name = kind.model_fields["name"].default
-    method = kind(**PARAMETERS.get(name, {}))
+    method = kind(**GOLDEN.get(name, {}))
     model = small_classifier()
     batch = make_batch(model, 2)
     maps = reduce_channels(method(model, batch, Noise()), method.reduction)

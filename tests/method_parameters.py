@@ -1,0 +1,19 @@
+"""What each method needs said in the tests; a method that is not named runs with its defaults."""
+
+from __future__ import annotations
+
+# Parameters that keep a method quick on the small network of `small_models`.
+QUICK: dict[str, dict[str, object]] = {
+    "integrated_gradients": {"steps": 6},
+    "grad_cam": {"layer": "3"},
+    "agi": {"classes": 3, "steps": 4},
+}
+
+# Parameters behind the golden files: the method's own, and what the small network needs said.
+GOLDEN: dict[str, dict[str, object]] = {
+    "grad_cam": {"layer": "3"},
+    "agi": {"classes": 3},
+}
+
+# Methods whose declared cost is an upper bound.
+STOPS_EARLY = {"agi", "grad_cam"}
