@@ -32,7 +32,7 @@ class Activation:
 
 
 Rule = Callable[[Activation, Tensor], Tensor]
-"""What stands in for an activation: the call and its input (N, …) in, its output of the same shape out, as a new tensor."""
+"""What stands in for an activation: the call and its input (N, …) in, a new tensor of its shape out."""
 
 # How each kind can be called. An in-place variant ends in `_` or has an argument `inplace`.
 _NAMED: dict[str, Sequence[Callable[..., Tensor]]] = {
