@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs.plan import Plan
-from pipeline.contracts import Cost
+from pipeline.contracts import Cost, SharingMethod, digest
 from pipeline.stages.tuning import known_pace
 from pipeline.stages.variant import STAGES, StageName, Variant
 from pipeline.store import Output
@@ -55,16 +56,7 @@ def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
                 else None
             )
             left = {variant.path: plan.left(variant) for variant in variants}
-            cost = sum(
-                (
-                    Cost(
-                        variant.cost.forwards * left[variant.path],
-                        variant.cost.backwards * left[variant.path],
-                    )
-                    for variant in variants
-                ),
-                Cost(),
-            )
+            cost = sum((_times(variant.cost, count) for variant, count in _once(variants, left)), Cost())
             rows.append(
                 StageEstimate(
                     stage=stage,
@@ -83,8 +75,25 @@ def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
     return rows
 
 
+def _once(variants: list[Variant], left: dict[str, int]) -> Iterator[tuple[Variant, int]]:
+    """Variants with the positions that cost something: work that methods share is counted with the first of them."""
+    counted: dict[str, int] = {}
+    for variant in variants:
+        count, method = left[variant.path], variant.method_config
+        if variant.stage == "attribute" and isinstance(method, SharingMethod):
+            work = digest(method.shared_work(), method.target)
+            counted[work], count = max(counted.get(work, 0), count), max(0, count - counted.get(work, 0))
+        yield variant, count
+
+
+def _times(cost: Cost, count: int) -> Cost:
+    return Cost(cost.forwards * count, cost.backwards * count)
+
+
 def _bytes(variant: Variant, pixels: int) -> int:
     """Bytes that a position of a variant takes on disk."""
+    if variant.stage == "segment":
+        return ROW_BYTES + pixels // 8  # numbers that run along the rows compress well
     if variant.stage == "attribute":
         return ROW_BYTES + 4 * pixels
     return ROW_BYTES + 4 * len(variant.fractions)

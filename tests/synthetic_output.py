@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.commit import Failed, constant_column
 from pipeline.data import Dataset, DatasetConfig, ImageFolder, build_index
 from pipeline.noise import Noise
-from pipeline.stages.attribute import tensor_array
+from pipeline.stages.column import tensor_array
 from pipeline.stages.evaluate import SCHEMA as SCORES
 from pipeline.stages.predict import SCHEMA as PREDICTIONS
 from pipeline.stages.summarise import Summary

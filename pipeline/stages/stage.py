@@ -13,6 +13,7 @@ from pipeline.commit import Failed
 from pipeline.models import Classifier
 from pipeline.noise import Noise
 from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.shared_work import SharedResults
 from pipeline.stages.variant import Job, Unit, Variant
 from pipeline.store import Output
 
@@ -27,6 +28,7 @@ class Surroundings:
         job: the job.
         output: where it reads from.
         images: decoded samples of the job's data set.
+        shared: results that several methods have in common; used in `compute` alone.
         noise: the job's random numbers.
         device: where models live.
         classifier: the model of a variant, loaded on first use; call it in `compute` alone.
@@ -35,6 +37,7 @@ class Surroundings:
     job: Job
     output: Output
     images: ImageCache
+    shared: SharedResults
     noise: Noise
     device: torch.device
     classifier: Callable[[Variant], Classifier]

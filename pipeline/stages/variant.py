@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pipeline.contracts import AttributionMethod, Cost, Metric, digest
+from pipeline.contracts import AttributionMethod, Calibration, Cost, Metric, Segmentation, digest
 from pipeline.data import DatasetConfig
 from pipeline.models import ModelConfig
 
-StageName = Literal["train", "predict", "attribute", "evaluate"]
-STAGES: tuple[StageName, ...] = ("train", "predict", "attribute", "evaluate")
+StageName = Literal["train", "predict", "segment", "calibrate", "attribute", "evaluate"]
+STAGES: tuple[StageName, ...] = ("train", "predict", "segment", "calibrate", "attribute", "evaluate")
 FOLDERS: Mapping[StageName, str] = {
     "train": "weights",
     "predict": "predictions",
+    "segment": "superpixels",
+    "calibrate": "calibration",
     "attribute": "maps",
     "evaluate": "scores",
 }
@@ -41,10 +43,14 @@ class Variant:
         unit_size: positions a unit covers, at most.
         cost: passes through the model for one position.
         reads: the variants that it reads.
-        model, method, metric: their ids, where there are any.
+        model, method, metric: their ids, where there are any. Superpixels belong to no model; theirs is the first
+            one's, beside whose work they are made.
         method_config, metric_config: their configurations.
+        segmentation: how superpixels are made, for the stage that makes them.
+        calibration: what is to be found, for the stage that finds it.
         fractions: the curve's horizontal axis, share of pixels changed.
-        map_variant, prediction_variant: the variants of the maps and predictions that it reads.
+        map_variant, prediction_variant, superpixel_variant, calibration_variant: the variants of the maps,
+            predictions, superpixels and calibration that it reads.
         weights_variant: the variant of the weights that the model is loaded from, for a trained model.
         model_digest: of the weights that the plan was made with; None for a model that the job trains.
     """
@@ -61,9 +67,13 @@ class Variant:
     metric: str | None = None
     method_config: AttributionMethod | None = None
     metric_config: Metric | None = None
+    segmentation: Segmentation | None = None
+    calibration: Calibration | None = None
     fractions: tuple[float, ...] = ()
     map_variant: str | None = None
     prediction_variant: str | None = None
+    superpixel_variant: str | None = None
+    calibration_variant: str | None = None
     weights_variant: str | None = None
     model_digest: str | None = None
 
@@ -107,6 +117,7 @@ class Job:
         variants: by path.
         classes: how many the data set has.
         training, training_index: the training split and its index, where a model is trained.
+        validation, validation_index: the images that methods are calibrated on and their index, where one is.
         code: digest of the program's own files; a worker with another one refuses to work.
         options: how to work, without a bearing on the results.
     """
@@ -120,6 +131,8 @@ class Job:
     classes: int
     training: DatasetConfig | None = None
     training_index: str | None = None
+    validation: DatasetConfig | None = None
+    validation_index: str | None = None
     code: str = ""
     options: WorkOptions = field(default_factory=lambda: WorkOptions())
 

@@ -16,9 +16,12 @@ from pipeline.errors import FatalError, ShardError
 from pipeline.models import Classifier, check_classifier, load_classifier
 from pipeline.noise import Noise
 from pipeline.stages.attribute import Attribute
+from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.predict import Predict
+from pipeline.stages.segment import Segment
+from pipeline.stages.shared_work import SharedResults
 from pipeline.stages.stage import Outcome, Stage, Surroundings
 from pipeline.stages.train import Train, trained_weights
 from pipeline.stages.tuning import is_out_of_memory, tune
@@ -28,6 +31,8 @@ from pipeline.store import open_output
 STAGE: Mapping[StageName, Stage[Any]] = {
     "train": Train(),
     "predict": Predict(),
+    "segment": Segment(),
+    "calibrate": Calibrate(),
     "attribute": Attribute(),
     "evaluate": Evaluate(),
 }
@@ -66,6 +71,7 @@ class Worker:
             job=job,
             output=output,
             images=ImageCache(dataset, job.options.cache_bytes, job.options.decode_threads),
+            shared=SharedResults(job.options.cache_bytes),
             noise=Noise(job.seed),
             device=torch.device(device),
             classifier=self._classifier,
@@ -86,8 +92,9 @@ class Worker:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()
-        if variant.stage == "train" and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
-            # Another run of this output was quicker: its weights are what everything after reads.
+        alone = variant.stage in ("train", "calibrate")
+        if alone and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
+            # Another run of this output was quicker: its result is what everything after reads.
             return Report(unit, receipt, 0.0, 0.0, 0.0)
         inputs = stage.load(self._around, variant, unit)
         loaded = time.perf_counter()

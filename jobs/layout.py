@@ -1,0 +1,240 @@
+"""The variants of a job: which stage with which configuration reads which other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cluster.profile import Profile
+from jobs.check import CheckedJob, LoadIndex
+from jobs.spec import JobSpec, NamedMethod, NamedMetric
+from pipeline.contracts import Cost, Setting, digest
+from pipeline.data import Dataset
+from pipeline.models import ModelConfig, build_network
+from pipeline.models.build import source_digest
+from pipeline.stages.attribute import Attribute
+from pipeline.stages.calibrate import Calibrate
+from pipeline.stages.evaluate import Evaluate
+from pipeline.stages.predict import Predict
+from pipeline.stages.segment import Segment
+from pipeline.stages.train import Train
+from pipeline.stages.variant import FOLDERS, Read, StageName, Variant, folder_name
+
+REFERENCE_PIXELS = 224 * 224
+LARGEST_UNIT = 2048
+LARGEST_UNIT_BYTES = 64 * 2**20
+SHARDS = 8  # a small job is still cut into so many units, so that several workers have something to do
+
+
+class Layout:
+    """The variants of a job. One that several others read is laid out once, under its path."""
+
+    def __init__(self, spec: JobSpec, checked: CheckedJob, profile: Profile, load_index: LoadIndex) -> None:
+        self._spec = spec
+        self._dataset = checked.dataset
+        self._digests = {name: model.digest for name, model in checked.models.items()}
+        self._profile = profile
+        self._load_index = load_index
+        self.settings = {name: model.setting for name, model in checked.models.items()}
+        train = any(model.weights == "train" for model in spec.models)
+        self.training = spec.dataset.training_split() if train else None
+        calibrate = any(method.config.calibration() is not None for method in spec.methods)
+        # Methods are calibrated on images that they do not explain, where the data set knows of others.
+        self.validation = (spec.dataset.training_split() or spec.dataset) if calibrate else None
+
+    def variants(self) -> Iterator[Variant]:
+        """Every variant, those that others read first."""
+        trained = {
+            model.id: self._train(model)
+            for model in self._spec.models
+            if self.training is not None and model.weights == "train"
+        }
+        yield from trained.values()
+        predictions = {model.id: self._predict(model, trained.get(model.id)) for model in self._spec.models}
+        yield from predictions.values()
+        selected = () if self._spec.dataset.select != "correct_for_all_models" else tuple(predictions.values())
+        for own in predictions.values():
+            for method in self._spec.methods:
+                superpixels, calibration = self._segment(method), self._calibrate(method, own)
+                yield from (variant for variant in (superpixels, calibration) if variant is not None)
+                maps = self._attribute(method, own, selected or (own,), superpixels, calibration)
+                yield maps
+                for metric in self._spec.metrics:
+                    yield self._evaluate(metric, maps)
+
+    def _train(self, model: ModelConfig) -> Variant:
+        """The training of a model: one unit."""
+        if self.training is None:
+            raise ValueError("no training split")
+        spec, setting = self._spec, self.settings[model.id]
+        training = Dataset(self.training, self._load_index(self.training), spec.seed).fingerprint
+        identity = model.model_dump(mode="json", exclude={"id", "weights", "training"})
+        code = source_digest(model.name, build_network(model.name, setting.classes)) if ":" in model.name else None
+        settings = model.training_settings()
+        fingerprint = digest("train", Train.revision, identity, code, settings, training, spec.seed, setting.classes)
+        return Variant(
+            path=_path("train", fingerprint, model=model.id),
+            stage="train",
+            fingerprint=fingerprint,
+            total=1,
+            unit_size=1,
+            cost=Cost(),
+            reads=(),
+            model=model.id,
+        )
+
+    def _predict(self, model: ModelConfig, trained: Variant | None) -> Variant:
+        """The predictions of a model on the clean images."""
+        weights = trained.fingerprint if trained else self._digests[model.id]
+        fingerprint = digest("predict", Predict.revision, weights, self._dataset.fingerprint)
+        cost = Cost(forwards=1)
+        total = len(self._dataset)
+        return Variant(
+            path=_path("predict", fingerprint, model=model.id),
+            stage="predict",
+            fingerprint=fingerprint,
+            total=total,
+            unit_size=_unit_size(cost, self.settings[model.id], total, self._profile),
+            cost=cost,
+            reads=(Read(trained.path, whole=True),) if trained else (),
+            model=model.id,
+            weights_variant=trained.path if trained else None,
+            model_digest=None if trained else weights,
+        )
+
+    def _segment(self, method: NamedMethod) -> Variant | None:
+        """The superpixels that a method asks for."""
+        segmentation = method.config.segmentation()
+        if segmentation is None:
+            return None
+        fingerprint = digest("segment", Segment.revision, segmentation, self._dataset.fingerprint)
+        total, model = len(self._dataset), self._spec.models[0].id
+        # To divide an image takes about as long as a few passes through a network.
+        unit_size = _unit_size(Cost(forwards=4), self.settings[model], total, self._profile)
+        return Variant(
+            path=_path("segment", fingerprint, superpixels=str(segmentation.count)),
+            stage="segment",
+            fingerprint=fingerprint,
+            total=total,
+            unit_size=unit_size,
+            cost=Cost(),
+            reads=(),
+            model=model,
+            segmentation=segmentation,
+        )
+
+    def _calibrate(self, method: NamedMethod, own: Variant) -> Variant | None:
+        """The calibration that a method asks for, of one model: one unit."""
+        calibration = method.config.calibration()
+        if calibration is None or self.validation is None:
+            return None
+        validation = Dataset(self.validation, self._load_index(self.validation), self._spec.seed)
+        weights = own.reads[0].variant if own.reads else own.model_digest
+        fingerprint = digest(
+            "calibrate",
+            Calibrate.revision,
+            calibration.revision,
+            calibration,
+            weights,
+            validation.fingerprint,
+            len(validation),
+            self._spec.seed,
+        )
+        each, samples = calibration.cost(self.settings[own.model]), min(calibration.samples, len(validation))
+        return Variant(
+            path=_path("calibrate", fingerprint, model=own.model, calibration=calibration.name),
+            stage="calibrate",
+            fingerprint=fingerprint,
+            total=1,
+            unit_size=1,
+            cost=Cost((1 + each.forwards) * samples, each.backwards * samples),
+            reads=own.reads,
+            model=own.model,
+            calibration=calibration,
+            weights_variant=own.weights_variant,
+            model_digest=own.model_digest,
+        )
+
+    def _attribute(
+        self,
+        method: NamedMethod,
+        own: Variant,
+        selecting: tuple[Variant, ...],
+        superpixels: Variant | None,
+        calibration: Variant | None,
+    ) -> Variant:
+        """The maps of one method of one model."""
+        spec, setting = self._spec, self.settings[own.model]
+        upstream = sorted(variant.fingerprint for variant in {own.path: own, **{v.path: v for v in selecting}}.values())
+        fingerprint = digest(
+            "attribute",
+            Attribute.revision,
+            method.config.revision,
+            method.config,
+            own.fingerprint,
+            spec.seed,
+            spec.dataset.select,
+            upstream if spec.dataset.select != "all" else [],
+            *[variant.fingerprint for variant in (superpixels, calibration) if variant is not None],
+        )
+        cost = method.config.cost(setting)
+        reads = [Read(path) for path in dict.fromkeys([own.path, *(one.path for one in selecting)])]
+        reads += [Read(superpixels.path)] if superpixels is not None else []
+        reads += [Read(calibration.path, whole=True)] if calibration is not None else []
+        return Variant(
+            path=_path("attribute", fingerprint, model=own.model, method=method.id),
+            stage="attribute",
+            fingerprint=fingerprint,
+            total=own.total,
+            unit_size=_unit_size(cost, setting, own.total, self._profile),
+            cost=cost,
+            reads=tuple(reads),
+            model=own.model,
+            method=method.id,
+            method_config=method.config,
+            prediction_variant=own.path,
+            superpixel_variant=superpixels.path if superpixels is not None else None,
+            calibration_variant=calibration.path if calibration is not None else None,
+            weights_variant=own.weights_variant,
+            model_digest=own.model_digest,
+        )
+
+    def _evaluate(self, metric: NamedMetric, maps: Variant) -> Variant:
+        """One metric's scores of one method's maps."""
+        setting = self.settings[maps.model]
+        fingerprint = digest("evaluate", Evaluate.revision, metric.config.revision, metric.config, maps.fingerprint)
+        cost = metric.config.cost(setting)
+        return Variant(
+            path=_path("evaluate", fingerprint, model=maps.model, method=str(maps.method), metric=metric.id),
+            stage="evaluate",
+            fingerprint=fingerprint,
+            total=maps.total,
+            unit_size=_unit_size(cost, setting, maps.total, self._profile),
+            cost=cost,
+            reads=(Read(maps.path),),
+            model=maps.model,
+            method=maps.method,
+            metric=metric.id,
+            method_config=maps.method_config,
+            metric_config=metric.config,
+            fractions=tuple(metric.config.curve_fractions(setting)),
+            map_variant=maps.path,
+            weights_variant=maps.weights_variant,
+            model_digest=maps.model_digest,
+        )
+
+
+def _path(stage: StageName, fingerprint: str, **names: str) -> str:
+    """`maps/model=resnet20/method=agi-1f3a9c21`: ids for people, the fingerprint's start for certainty."""
+    steps = [f"{key}={folder_name(name)}" for key, name in names.items()]
+    return "/".join([FOLDERS[stage], *steps]) + f"-{fingerprint[:8]}"
+
+
+def _unit_size(cost: Cost, setting: Setting, total: int, profile: Profile) -> int:
+    """Positions a unit: a power of two, by the passes that the profile allows and the bytes of its maps."""
+    pixels = setting.height * setting.width
+    passes = (cost.forwards + cost.backwards) * pixels / REFERENCE_PIXELS
+    by_cost = profile.unit_passes / passes if passes else LARGEST_UNIT
+    by_bytes = LARGEST_UNIT_BYTES / (4 * pixels)
+    by_total = max(16.0, total / SHARDS)
+    largest = int(max(1.0, min(by_cost, by_bytes, by_total, LARGEST_UNIT)))
+    return 1 << (largest.bit_length() - 1)

@@ -1,0 +1,69 @@
+"""What several methods have in common, done once for a sample and kept for the next of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pipeline.contracts import Batch, SharedWork, digest
+from pipeline.models import Classifier
+from pipeline.noise import Noise
+
+Key = tuple[str, str, int]
+Tensors = dict[str, Tensor]
+
+
+class SharedResults:
+    """Results of shared work by sample, up to a number of bytes, the oldest given up first.
+
+    The queue hands a worker the methods of one stretch of samples one after the other, so that a method finds what
+    the one before it left. It is used under the worker's computing lock alone.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._held: OrderedDict[Key, Tensors] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, replica: str, work: SharedWork, model: Classifier, batch: Batch, noise: Noise) -> Tensors:
+        """What `work` returns for this batch: kept results, and the rest computed in one call.
+
+        Args:
+            replica: names the model's weights.
+            work: the work.
+            model, batch, noise: as for the work's call.
+        """
+        prefix = f"{replica}/{digest(work.revision, work)}"
+        keys = [(prefix, name, target) for name, target in zip(batch.ids, batch.targets.tolist(), strict=True)]
+        missing = [row for row, key in enumerate(keys) if key not in self._held]
+        if len(missing) == len(keys):
+            # The usual case, without a detour through single rows.
+            found = work(model, batch, noise)
+            self._keep(keys, lambda row: {name: value[row].cpu() for name, value in found.items()})
+            return found
+        if missing:
+            rows = torch.tensor(missing, device=batch.targets.device)
+            part = Batch(batch.images[rows], batch.targets[rows], tuple(batch.ids[row] for row in missing))
+            added = work(model, part, noise)
+            fresh = {keys[row]: {n: v[place].cpu() for n, v in added.items()} for place, row in enumerate(missing)}
+        else:
+            fresh = {}
+        results = [fresh.get(key) or self._held[key] for key in keys]
+        self._keep(list(fresh), lambda place: list(fresh.values())[place])
+        device = batch.images.device
+        return {name: torch.stack([one[name] for one in results]).to(device) for name in results[0]}
+
+    def _keep(self, keys: list[Key], result: Callable[[int], Tensors]) -> None:
+        for row, key in enumerate(keys):
+            # A copy, so that a row that stays does not hold the whole batch.
+            self._held[key] = {name: value.clone() for name, value in result(row).items()}
+            self._bytes += _size(self._held[key])
+        while self._bytes > self._limit and self._held:
+            self._bytes -= _size(self._held.popitem(last=False)[1])
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(value.nbytes for value in tensors.values())
