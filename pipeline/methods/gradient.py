@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Reduction, Setting
+from pipeline.contracts import Batch, Cost, ExplainedOutput, Reduction, Setting, SharedWork, SharingMethod
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -52,7 +53,18 @@ def input_gradient(model: Classifier, images: Tensor, targets: Tensor, output: E
     return torch.cat(pieces)
 
 
-class Gradient(AttributionMethod):
+class InputGradient(SharedWork):
+    """The gradient that `gradient` and `gradient_x_input` have in common."""
+
+    name: Literal["input_gradient"] = "input_gradient"
+    output: ExplainedOutput = "logit"
+
+    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """`gradient`, (B, 3, H, W), with respect to the pixels."""
+        return {"gradient": input_gradient(model, batch.images, batch.targets, self.output)}
+
+
+class Gradient(SharingMethod):
     """The gradient of the explained output with respect to the pixels ("saliency").
 
     Source: Simonyan et al. 2013, Sec. 3: the largest magnitude over the colour channels (the default
@@ -67,12 +79,16 @@ class Gradient(AttributionMethod):
         """One forward, one backward."""
         return Cost(1, 1)
 
-    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
+    def shared_work(self) -> InputGradient:
+        """The gradient itself."""
+        return InputGradient(output=self.output)
+
+    def finish(self, batch: Batch, work: Mapping[str, Tensor]) -> Tensor:
         """Signed gradient, (B, 3, H, W)."""
-        return input_gradient(model, batch.images, batch.targets, self.output)
+        return work["gradient"]
 
 
-class GradientXInput(AttributionMethod):
+class GradientXInput(SharingMethod):
     """The gradient times the pixel values.
 
     Source: Shrikumar et al. 2016, "Not just a black box". The input is the image in pixel scale [0, 1], so a
@@ -86,6 +102,10 @@ class GradientXInput(AttributionMethod):
         """One forward, one backward."""
         return Cost(1, 1)
 
-    def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
+    def shared_work(self) -> InputGradient:
+        """The gradient, before it is multiplied."""
+        return InputGradient(output=self.output)
+
+    def finish(self, batch: Batch, work: Mapping[str, Tensor]) -> Tensor:
         """Signed products, (B, 3, H, W)."""
-        return batch.images * input_gradient(model, batch.images, batch.targets, self.output)
+        return batch.images * work["gradient"]
