@@ -5,6 +5,8 @@ from __future__ import annotations
 # Parameters that keep a method quick on the small network of `small_models`.
 QUICK: dict[str, dict[str, object]] = {
     "integrated_gradients": {"steps": 6},
+    "smoothgrad": {"samples": 5},
+    "smoothgrad_squared": {"samples": 5},
     "grad_cam": {"layer": "3"},
     "agi": {"classes": 3, "steps": 4},
 }

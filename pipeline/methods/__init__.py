@@ -9,12 +9,15 @@ from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.random import Random
+from pipeline.methods.smoothgrad import SmoothGrad, SmoothGradSquared
 
 METHODS = (
     Random,
     Gradient,
     GradientXInput,
     IntegratedGradients,
+    SmoothGrad,
+    SmoothGradSquared,
     GradCam,
     AGI,
 )
@@ -24,6 +27,8 @@ Method = Annotated[
     | Gradient
     | GradientXInput
     | IntegratedGradients
+    | SmoothGrad
+    | SmoothGradSquared
     | GradCam
     | AGI,
     Field(discriminator="name"),
@@ -38,4 +43,6 @@ __all__ = [
     "IntegratedGradients",
     "Method",
     "Random",
+    "SmoothGrad",
+    "SmoothGradSquared",
 ]
