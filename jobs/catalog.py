@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel
 
+from jobs.entry import CAPTUM
 from jobs.expectation import expected
 from jobs.problem import Problem, SpecError, hint
 from pipeline.contracts import AttributionMethod, Cost, Metric, Setting
@@ -80,7 +81,9 @@ def find(name: str) -> list[Entry]:
         SpecError: nothing is called so; it says what was probably meant.
     """
     entries = [entry for kind in KINDS for entry in catalog(kind)]
-    found = [entry for entry in entries if entry.name == name]
+    # Any captum:NAME is described by captum's own entry.
+    wanted = CAPTUM[:-1] if name.startswith(CAPTUM) else name
+    found = [entry for entry in entries if entry.name == wanted]
     if not found:
         near = hint(name, [entry.name for entry in entries])
         mend = near if "did you mean" in near else "; see heatline list"

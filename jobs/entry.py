@@ -16,6 +16,7 @@ from jobs.problem import Place, Problem
 ENTRY_KEYS = ("id", "sweep")
 """Keys of an entry that are not parameters of the method or metric."""
 
+CAPTUM = "captum:"
 MAX_GRID = 1000
 _PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _UNNAMED = "?"
@@ -61,7 +62,7 @@ def expand(document: Document, key: str, items: list[object]) -> tuple[list[Entr
         if "id" in written and not _PLAIN_ID.fullmatch(name):
             message = f"expected letters, digits and . _ + -, got {got(written['id'])}"
             problems.append(document.problem((*place, "id"), message))
-        parameters = {name: value for name, value in written.items() if name not in ENTRY_KEYS}
+        parameters = _spelled_out({name: value for name, value in written.items() if name not in ENTRY_KEYS})
         if "sweep" not in written:
             entries.append(Entry(name, parameters, place))
             continue
@@ -69,6 +70,14 @@ def expand(document: Document, key: str, items: list[object]) -> tuple[list[Entr
         problems += faults
         entries += [Entry(_UNNAMED, parameters, place)] if faults else _grid(name, parameters, place, written["sweep"])
     return entries, problems + _same_ids(document, key, entries)
+
+
+def _spelled_out(parameters: dict[str, object]) -> dict[str, object]:
+    """`captum:NAME` is short for the method `captum` with that class."""
+    name = parameters.get("name")
+    if isinstance(name, str) and name.startswith(CAPTUM):
+        return {**parameters, "name": CAPTUM[:-1], "attribution": name.removeprefix(CAPTUM)}
+    return parameters
 
 
 def _identity(written: dict[str, object]) -> str:

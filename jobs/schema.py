@@ -10,11 +10,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from jobs.catalog import summary
+from jobs.entry import CAPTUM
 from jobs.spec import JobSpec
-from pipeline.methods import METHODS
+from pipeline.methods import METHODS, Captum
 from pipeline.metrics import METRICS
 
 Schema = dict[str, Any]
+
+_CAPTUM_NAME = f"^{CAPTUM}[A-Za-z]+$"
 
 
 def spec_schema() -> Schema:
@@ -49,7 +52,9 @@ def spec_schema() -> Schema:
 
 def _entries(models: Sequence[type[BaseModel]], names: dict[Any, str]) -> Schema:
     """One method or metric: its bare name, or a mapping told apart by `name`."""
-    bare = [{"const": _tag(model), "description": summary(model)} for model in models]
+    bare = [{"const": _tag(model), "description": summary(model)} for model in models if model is not Captum]
+    if Captum in models:
+        bare.append({"type": "string", "pattern": _CAPTUM_NAME, "description": summary(Captum)})
     return {"anyOf": [{"oneOf": bare}, {"oneOf": [{"$ref": f"#/$defs/{names[model]}"} for model in models]}]}
 
 
@@ -76,6 +81,9 @@ def _entry(model: type[BaseModel], definition: Schema) -> Schema:
             key: {"type": "array", "minItems": 1, "items": _without_default(value)} for key, value in parameters.items()
         },
     }
+    if model is Captum:
+        entry["properties"]["name"] = {"type": "string", "pattern": _CAPTUM_NAME}
+        del entry["properties"]["attribution"]
     # A parameter without a default may stand in the sweep instead.
     entry["required"] = ["name"]
     return entry

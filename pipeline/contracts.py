@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -68,13 +68,13 @@ class Explanation:
 
     Attributes:
         maps: (B, C or 1, H, W) float32, signed, before the reduction.
-        columns: further results by name, one entry a sample: (B, …) tensors, or B lists of numbers. They are stored
+        columns: further results by name, one entry a sample: (B, …) tensors, or B sequences of numbers. They are stored
             beside the map under these names.
         failed: rows without a map, each with the reason; the other results of such a row are not stored.
     """
 
     maps: Tensor
-    columns: Mapping[str, Tensor | list[list[float]]] = field(default_factory=dict)
+    columns: Mapping[str, Tensor | Sequence[Sequence[float]]] = field(default_factory=dict)
     failed: Mapping[int, str] = field(default_factory=dict)
 
 

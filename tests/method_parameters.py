@@ -9,12 +9,14 @@ QUICK: dict[str, dict[str, object]] = {
     "smoothgrad_squared": {"samples": 5},
     "grad_cam": {"layer": "3"},
     "agi": {"classes": 3, "steps": 4},
+    "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
 # Parameters behind the golden files: the method's own, and what the small network needs said.
 GOLDEN: dict[str, dict[str, object]] = {
     "grad_cam": {"layer": "3"},
     "agi": {"classes": 3},
+    "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
 # Methods whose declared cost is an upper bound.

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from pipeline.methods.agi import AGI
+from pipeline.methods.captum import Captum
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.integrated_gradients import IntegratedGradients
@@ -20,6 +21,7 @@ METHODS = (
     SmoothGradSquared,
     GradCam,
     AGI,
+    Captum,
 )
 
 Method = Annotated[
@@ -30,13 +32,15 @@ Method = Annotated[
     | SmoothGrad
     | SmoothGradSquared
     | GradCam
-    | AGI,
+    | AGI
+    | Captum,
     Field(discriminator="name"),
 ]  # fmt: skip
 
 __all__ = [
     "AGI",
     "METHODS",
+    "Captum",
     "GradCam",
     "Gradient",
     "GradientXInput",

@@ -44,6 +44,8 @@ def test_it_takes_the_starter_specs(validator: Any, source: str) -> None:
         {"name": "agi"},
         {"name": "agi", "id": "few", "steps": 3, "classes": None},
         {"name": "agi", "sweep": {"classes": [1, 2], "step_size": [0.1]}},
+        "captum:Saliency",
+        {"name": "captum:Occlusion", "arguments": {"sliding_window_shapes": [3, 4, 4]}},
     ],
 )
 def test_it_takes_a_name_parameters_and_a_sweep(validator: Any, entry: object) -> None:
@@ -87,7 +89,7 @@ def test_it_names_everything_there_is() -> None:
         if "const" in (properties := definition["properties"]).get(tag, {})
     }
     known = [*METHODS, *METRICS]
-    assert named == {str(each.model_fields["name"].default) for each in known} | {
+    assert named | {"captum"} == {str(each.model_fields["name"].default) for each in known} | {
         str(source.model_fields["source"].default) for source in SOURCES
     }
 
