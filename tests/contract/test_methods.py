@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
 import torch
 from method_parameters import QUICK, STOPS_EARLY
+from pass_counter import counting
 from small_models import make_batch, small_classifier
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.contracts import AttributionMethod, Batch, Setting
 from pipeline.methods import METHODS
-from pipeline.models import Classifier
 from pipeline.noise import Noise
 
 
@@ -23,43 +21,6 @@ def method(request: pytest.FixtureRequest) -> AttributionMethod:
     kind = request.param
     found: AttributionMethod = kind(**QUICK.get(kind.model_fields["name"].default, {}))
     return found
-
-
-@contextmanager
-def counting(model: Classifier) -> Iterator[dict[str, int]]:
-    """Images that go through the network forwards and backwards."""
-    counts = {"forwards": 0, "backwards": 0}
-
-    class Count(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, images: Tensor) -> Tensor:
-            counts["forwards"] += len(images)
-            return images.clone()
-
-        @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:
-            counts["backwards"] += len(gradient)
-            return gradient
-
-    original = model.network
-
-    class Counted(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = original
-
-        def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.inner(Count.apply(images))
-            return logits
-
-        def get_submodule(self, target: str) -> nn.Module:
-            return self.inner.get_submodule(target)
-
-    model.network = Counted()
-    try:
-        yield counts
-    finally:
-        model.network = original
 
 
 def test_maps_have_the_images_size_and_are_finite(method: AttributionMethod) -> None:
