@@ -13,7 +13,8 @@ def superpixels(image: Tensor, segmentation: Segmentation) -> Tensor:
     """The superpixel of every pixel.
 
     Args:
-        image: (3, H, W), uint8 or float in [0, 1].
+        image: (3, H, W), uint8 or float in [0, 1]; floats are rounded to 255ths, so that a decoded image has the
+            same superpixels before and after it is scaled.
         segmentation: how many, how compact.
 
     Returns:
@@ -24,6 +25,8 @@ def superpixels(image: Tensor, segmentation: Segmentation) -> Tensor:
     # scikit-image takes half a second to import, for the methods that need it alone.
     from skimage.segmentation import slic  # noqa: PLC0415
 
+    if image.is_floating_point():
+        image = (image * 255).round().clamp(0, 255).to(torch.uint8)
     pixels = image.permute(1, 2, 0).cpu().numpy()
     labels = slic(
         pixels,
