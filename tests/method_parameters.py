@@ -9,6 +9,7 @@ QUICK: dict[str, dict[str, object]] = {
     "smoothgrad_squared": {"samples": 5},
     "grad_cam": {"layer": "3"},
     "agi": {"classes": 3, "steps": 4},
+    "dynamic_ablation": {"iterations": 30},
     "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
@@ -20,4 +21,4 @@ GOLDEN: dict[str, dict[str, object]] = {
 }
 
 # Methods whose declared cost is an upper bound.
-STOPS_EARLY = {"agi", "grad_cam"}
+STOPS_EARLY = {"agi", "dynamic_ablation", "grad_cam"}

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pipeline.methods.agi import AGI
 from pipeline.methods.captum import Captum
+from pipeline.methods.dynamic_ablation import DynamicAblation
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.integrated_gradients import IntegratedGradients
@@ -21,6 +22,7 @@ METHODS = (
     SmoothGradSquared,
     GradCam,
     AGI,
+    DynamicAblation,
     Captum,
 )
 
@@ -33,6 +35,7 @@ Method = Annotated[
     | SmoothGradSquared
     | GradCam
     | AGI
+    | DynamicAblation
     | Captum,
     Field(discriminator="name"),
 ]  # fmt: skip
@@ -41,6 +44,7 @@ __all__ = [
     "AGI",
     "METHODS",
     "Captum",
+    "DynamicAblation",
     "GradCam",
     "Gradient",
     "GradientXInput",
