@@ -176,6 +176,8 @@ class AGI(AttributionMethod):
         pixels = pixels.detach().requires_grad_(True)
         logits = model(pixels)
         arrived = logits.argmax(1) == false
+        # In single precision 1 − f^t is mostly rounding where f^t is nearly 1, and so are the signs behind it.
+        logits = logits.double()
         if self.softmax == "twice":
             logits = F.softmax(logits, dim=1)
         rising = logits if self.output == "logit" else F.log_softmax(logits, dim=1)

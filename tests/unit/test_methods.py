@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from small_models import linear_classifier, make_batch, small_classifier
 from torch import Tensor
 
-from pipeline.contracts import Batch, Setting
-from pipeline.methods import AGI, GradCam, Gradient, GradientXInput, IntegratedGradients, Random
+from pipeline.contracts import Batch
+from pipeline.methods import GradCam, Gradient, GradientXInput, IntegratedGradients, Random
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.integrated_gradients import quadrature
 from pipeline.models import Classifier
@@ -92,63 +92,6 @@ def test_grad_cam_may_keep_negative_evidence() -> None:
     assert signed.min() < 0
 
 
-def slow_agi(model: Classifier, image: Tensor, target: int, false: list[int], steps: int, size: float) -> Tensor:
-    """Algorithms 1 and 2 of the paper, one path and one step at a time."""
-    total = torch.zeros_like(image)
-    for label in false:
-        x, taken = image.clone(), 0
-        while model(x[None]).argmax().item() != label and taken < steps:
-            x = x.requires_grad_(True)
-            probability = F.softmax(model(x[None]), 1)[0]
-            toward = torch.autograd.grad(probability[label], x, retain_graph=True)[0]
-            away = torch.autograd.grad(probability[target], x)[0]
-            step = size * toward.sign()
-            total = total - away * step
-            x = (x + step).detach()
-            taken += 1
-    return total.detach()
-
-
-@pytest.mark.parametrize("rows", [1, 3, 64])
-def test_agi_is_algorithms_1_and_2_with_the_same_draws(rows: int) -> None:
-    model = small_classifier(classes=6)
-    model.rows = rows
-    batch = make_batch(model, 4)
-    found = AGI(classes=3, steps=5)(model, batch, Noise(7))
-    for row, (sample, target) in enumerate(zip(batch.ids, batch.targets.tolist(), strict=True)):
-        others = [label for label in range(6) if label != target]
-        false = Noise(7).choice("agi", sample, others, 3)
-        expected = slow_agi(model, batch.images[row], target, false, 5, 0.05)
-        torch.testing.assert_close(found[row], expected, atol=1e-6, rtol=1e-4)
-
-
-def test_agi_paths_end_where_the_false_class_is_predicted() -> None:
-    # Two classes on a line: from x = 0.1 the other class is reached after three steps of 0.05.
-    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
-    with torch.no_grad():
-        network[2].weight.copy_(torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]]))
-        network[2].bias.copy_(torch.tensor([0.36, -0.36]))
-    model = Classifier(network, classes=2)
-    batch = Batch(torch.full((1, 3, 1, 1), 0.0), torch.tensor([0]), ("a",))
-    seen = []
-    model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
-    AGI(steps=20)(model, batch, Noise())
-    # Class 1 wins as soon as x > 0.12, which 0.15 is.
-    assert [round(float(x.mean()), 2) for x in seen] == [0.0, 0.05, 0.1, 0.15]
-
-
-def test_agi_without_a_number_takes_every_false_class_where_there_are_fewer_than_20() -> None:
-    assert AGI().cost(Setting(10, 32, 32)).forwards == 9 * 20
-    assert AGI().cost(Setting(1000, 224, 224)).forwards == 20 * 20
-
-
-def test_agi_objects_to_more_false_classes_than_there_are() -> None:
-    model = small_classifier(classes=5)
-    setting = Setting(5, 8, 8)
-    assert AGI(classes=4).objection(model, setting) is None
-    assert "4 false classes" in str(AGI(classes=5).objection(model, setting))
-
-
 def test_random_maps_differ_between_samples_and_seeds() -> None:
     model = small_classifier()
     batch = make_batch(model, 2)
@@ -169,3 +112,13 @@ def test_enlarging_is_bilinear_interpolation(small: tuple[int, int], large: tupl
 def test_enlarging_keeps_flat_places_flat() -> None:
     maps = torch.full((1, 1, 4, 4), 0.1234567)
     assert (enlarged(maps, 30, 30) == maps[0, 0, 0, 0]).all()
+
+
+def test_gradient_and_gradient_x_input_finish_the_same_work() -> None:
+    model = small_classifier()
+    batch = make_batch(model)
+    plain, times = Gradient(output="probability"), GradientXInput(output="probability")
+    assert plain.shared_work() == times.shared_work() != Gradient().shared_work()
+    work = plain.shared_work()(model, batch, Noise())
+    torch.testing.assert_close(plain.finish(batch, work), plain(model, batch, Noise()))
+    torch.testing.assert_close(times.finish(batch, work), batch.images * plain(model, batch, Noise()))
