@@ -21,4 +21,4 @@ GOLDEN: dict[str, dict[str, object]] = {
 }
 
 # Methods whose declared cost is an upper bound.
-STOPS_EARLY = {"agi", "dynamic_ablation", "grad_cam"}
+STOPS_EARLY = {"agi", "deeplift", "dynamic_ablation", "grad_cam"}

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from pipeline.methods.agi import AGI
 from pipeline.methods.captum import Captum
+from pipeline.methods.deeplift import DeepLift
 from pipeline.methods.dynamic_ablation import DynamicAblation
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.integrated_gradients import IntegratedGradients
+from pipeline.methods.lrp import LRPEpsilon
 from pipeline.methods.random import Random
 from pipeline.methods.smoothgrad import SmoothGrad, SmoothGradSquared
 
@@ -20,6 +22,8 @@ METHODS = (
     IntegratedGradients,
     SmoothGrad,
     SmoothGradSquared,
+    DeepLift,
+    LRPEpsilon,
     GradCam,
     AGI,
     DynamicAblation,
@@ -33,6 +37,8 @@ Method = Annotated[
     | IntegratedGradients
     | SmoothGrad
     | SmoothGradSquared
+    | DeepLift
+    | LRPEpsilon
     | GradCam
     | AGI
     | DynamicAblation
@@ -44,11 +50,13 @@ __all__ = [
     "AGI",
     "METHODS",
     "Captum",
+    "DeepLift",
     "DynamicAblation",
     "GradCam",
     "Gradient",
     "GradientXInput",
     "IntegratedGradients",
+    "LRPEpsilon",
     "Method",
     "Random",
     "SmoothGrad",
