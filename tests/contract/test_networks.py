@@ -1,0 +1,84 @@
+"""Every method on networks of every kind that it has to explain."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from method_parameters import QUICK
+from torch import Tensor, nn
+
+from pipeline.contracts import AttributionMethod, Batch, Setting
+from pipeline.methods import METHODS
+from pipeline.models import Classifier, ModelConfig, load_classifier
+from pipeline.noise import Noise
+
+pytestmark = pytest.mark.slow
+
+# Name, image side, classes, file with trained weights.
+NETWORKS: dict[str, tuple[int, int, str | None]] = {
+    "squeezenet1_0": (224, 1000, "imagenet_squeezenet1_0.safetensors"),
+    "cifar_resnet20": (32, 10, "cifar10_resnet20.safetensors"),
+    "resnet18": (64, 20, None),
+    "vgg11": (64, 20, None),
+    "inception_v3": (96, 20, None),
+    "densenet121": (64, 20, None),
+    "mobilenet_v2": (64, 20, None),
+    "vit_b_16": (224, 20, None),
+}
+# Rules that have no meaning for a vision transformer, and maps of a layer that it does not have.
+NOT_ON_TRANSFORMERS = {
+    "grad_cam", "guided_backprop", "guided_grad_cam", "rectgrad", "deeplift", "lrp_epsilon", "score_cam",
+    "ablation_cam", "full_grad",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def case(request: pytest.FixtureRequest) -> tuple[str, Classifier, Batch]:
+    size, classes, file = NETWORKS[request.param]
+    weights = "random"
+    if file is not None:
+        shared: Path = request.getfixturevalue("shared_data")
+        weights = str(shared / "weights" / file)
+    model = load_classifier(ModelConfig(name=request.param, weights=weights), classes=classes)
+    with torch.no_grad():
+        images = grained(("a", "b", "c"), size)
+        return request.param, model, Batch(images, model(images).argmax(1), ("a", "b", "c"))
+
+
+@cache
+def grained(ids: tuple[str, ...], size: int) -> Tensor:
+    """Smooth images with a grain: on flat places the winner of a max pooling is decided by rounding."""
+    smooth = nn.functional.interpolate(Noise().uniform("image", ids, (3, 8, 8)), size=size, mode="bilinear")
+    return 0.8 * smooth + 0.2 * Noise().uniform("grain", ids, (3, size, size))
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.model_fields["name"].default)
+def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
+    kind: type[AttributionMethod], case: tuple[str, Classifier, Batch]
+) -> None:
+    network, model, batch = case
+    name = kind.model_fields["name"].default
+    method = kind(**{key: value for key, value in QUICK.get(name, {}).items() if key != "layer"})
+    size = batch.images.shape[-1]
+    objection = method.objection(model, Setting(model.classes, size, size))
+    if network == "vit_b_16" and name in NOT_ON_TRANSFORMERS:
+        assert objection is not None and objection.startswith(name)
+        return
+    assert objection is None
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    maps = method(model, batch, Noise())
+    assert maps.shape in {(3, 3, size, size), (3, 1, size, size)} and maps.isfinite().all()
+    assert maps.flatten(1).std(1).min() > 0
+    model.rows = 2
+    last = Batch(batch.images[2:], batch.targets[2:], batch.ids[2:])
+    alone = method(model, last, Noise())
+    model.rows = 32
+    # Relative to the map's largest value: gradients of an untrained network are small.
+    scale = maps[2:].abs().max()
+    torch.testing.assert_close(alone / scale, maps[2:] / scale, atol=1e-4, rtol=0)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not model.training and all(parameter.grad is None for parameter in model.parameters())
