@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from pipeline.errors import FatalError
 from pipeline.models.classifier import Classifier
 
 
@@ -24,17 +27,24 @@ class Activation:
         index: the how-manieth call of the forward, from 0. A module that is used twice has two calls.
         kind: `relu`, `relu6`, `gelu`, `silu`, `hardswish`, … (`KINDS`).
         function: the function itself, out of place, with the parameters of the call.
+        in_place: whether the network asked for it in the memory of its input. Then a rule may work there too and
+            return its input, changed (`rectified`); it need not.
     """
 
     index: int
     kind: str
     function: Callable[[Tensor], Tensor]
+    in_place: bool = False
 
 
 Rule = Callable[[Activation, Tensor], Tensor]
-"""What stands in for an activation: the call and its input (N, …) in, a new tensor of its shape out."""
+"""What stands in for an activation: the call and its input (N, …) in, a tensor of its shape out."""
 
-# How each kind can be called. An in-place variant ends in `_` or has an argument `inplace`.
+Backward = Callable[[Tensor, Tensor, float], Tensor]
+"""A backward rule of a ReLU: its output, the gradient that arrives, and the value at which it saturates (infinity, or 6
+for ReLU6) in, the gradient that goes on out; all (N, …). What comes in must not be written to."""
+
+# How each kind can be called. A function that only works in place stands in `_PLAIN` as well.
 _NAMED: dict[str, Sequence[Callable[..., Tensor]]] = {
     "relu": (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_),
     "relu6": (F.relu6,),
@@ -56,9 +66,18 @@ _NAMED: dict[str, Sequence[Callable[..., Tensor]]] = {
     "tanh": (F.tanh, torch.tanh, torch.tanh_, Tensor.tanh, Tensor.tanh_),
 }
 _KIND_OF = {function: kind for kind, functions in _NAMED.items() for function in functions}
-# Functions that are an activation for some of their arguments.
-_BOUNDED = (F.hardtanh, F.hardtanh_, torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_, torch.clip, Tensor.clip)
+# Functions that are an activation for some of their arguments: what the first two are called, and their defaults.
+_BOUNDS: dict[Any, tuple[tuple[str, str], tuple[float | None, float | None]]] = {
+    **dict.fromkeys((F.hardtanh, F.hardtanh_), (("min_val", "max_val"), (-1.0, 1.0))),
+    **dict.fromkeys((torch.clamp, torch.clamp_, Tensor.clamp, Tensor.clamp_), (("min", "max"), (None, None))),
+    **dict.fromkeys((torch.clip, torch.clip_, Tensor.clip, Tensor.clip_), (("min", "max"), (None, None))),
+    **dict.fromkeys((torch.clamp_min, torch.clamp_min_), (("min", ""), (None, None))),
+    **dict.fromkeys((Tensor.clamp_min, Tensor.clamp_min_), (("min", ""), (None, None))),
+    **dict.fromkeys((F.threshold, torch.threshold, torch.threshold_), (("threshold", "value"), (None, None))),
+}
 KINDS = (*_NAMED, "hardtanh")
+# The kinds that cut off below zero, with the value at which they saturate.
+RECTIFIERS = {"relu": math.inf, "relu6": 6.0}
 
 
 @contextmanager
@@ -70,7 +89,8 @@ def replaced_activations(rule: Rule) -> Iterator[None]:
 
     Args:
         rule: called for each activation in turn. What it returns becomes the activation's output, also where the
-            network asked for it in place; the backward pass goes through what the rule did.
+            network asked for it in place: whoever else holds that tensor finds it changed, as without the rule.
+            The backward pass goes through what the rule did.
     """
     with _Interception(rule):
         yield
@@ -107,6 +127,47 @@ def unruled(method: str, model: Classifier, height: int, width: int, ruled: Coll
     return f"{method}: its rule has no meaning for {', '.join(strange)}; it is defined for {', '.join(sorted(ruled))}"
 
 
+def rectified(activation: Activation, features: Tensor, backward: Backward) -> Tensor:
+    """A ReLU or ReLU6 with a backward rule of its own; in place where the network asked for it.
+
+    Args:
+        activation: a call of kind `relu` or `relu6`.
+        features: its input, (N, …).
+        backward: what becomes of the gradient.
+
+    Returns:
+        (N, …), the values of the activation itself.
+
+    Raises:
+        FatalError: an activation of another kind.
+    """
+    if activation.kind not in RECTIFIERS:
+        raise FatalError(f"the rule has no meaning for {activation.kind}; it is defined for {', '.join(RECTIFIERS)}")
+    limit = RECTIFIERS[activation.kind]
+    result: Tensor = _Rectified.apply(features, limit, activation.in_place, backward)
+    return result
+
+
+class _Rectified(torch.autograd.Function):
+    """min(max(x, 0), limit), with a backward rule."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, limit: float, in_place: bool, backward: Backward) -> Tensor:
+        if in_place:
+            ctx.mark_dirty(features)
+        result = features if in_place else torch.empty_like(features)
+        torch.clamp(features, 0, limit, out=result)
+        ctx.save_for_backward(result)
+        ctx.limit, ctx.rule = limit, backward
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (result,) = ctx.saved_tensors
+        return ctx.rule(result, gradient, ctx.limit), None, None, None
+
+
 class _Interception(TorchFunctionMode):
     """Hands activation calls to the rule; everything else passes."""
 
@@ -130,10 +191,13 @@ class _Interception(TorchFunctionMode):
         # `input` by name is allowed: F.relu(input=x).
         features = args[0] if args else kwargs.pop("input")
         rest, in_place, plain = _out_of_place(function, args[1:], kwargs)
-        activation = Activation(self._calls, kind, lambda given: plain(given, *rest, **kwargs))
+        activation = Activation(self._calls, kind, lambda given: plain(given, *rest, **kwargs), in_place)
         self._calls += 1
+        if in_place and features._is_view():
+            # The tensor that it is a part of has to change as well.
+            return features.copy_(self._rule(replace(activation, in_place=False), features.clone()))
         result = self._rule(activation, features)
-        if in_place:
+        if in_place and result is not features:
             # Whoever else holds the tensor counts on finding it changed. To write into it would cost a copy, and break
             # the backward pass of functions that keep their input.
             identity = id(features)
@@ -153,22 +217,22 @@ class _Interception(TorchFunctionMode):
 
 def _kind(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """The kind of an activation call, or None for any other call."""
-    if function not in _BOUNDED:
+    if function not in _BOUNDS:
         return _KIND_OF.get(function)
-    is_hardtanh = function in (F.hardtanh, F.hardtanh_)
-    defaults = (-1.0, 1.0) if is_hardtanh else (None, None)
-    names = ("min_val", "max_val") if is_hardtanh else ("min", "max")
-    low, high = (
+    names, defaults = _BOUNDS[function]
+    first, second = (
         args[place] if len(args) > place else kwargs.get(name, default)
         for place, name, default in zip((1, 2), names, defaults, strict=True)
     )
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
+    if isinstance(first, Tensor) or isinstance(second, Tensor):
         return None
-    if (low, high) == (0, None):
+    if names[0] == "threshold":
+        return "relu" if (first, second) == (0, 0) else None
+    if (first, second) == (0, None):
         return "relu"
-    if (low, high) == (0, 6):
+    if (first, second) == (0, 6):
         return "relu6"
-    return "hardtanh" if is_hardtanh else None
+    return "hardtanh" if names[0] == "min_val" else None
 
 
 # In-place functions, with the function that does the same on a new tensor.
@@ -187,11 +251,16 @@ _PLAIN: dict[Any, Callable[..., Tensor]] = {
     Tensor.tanh_: torch.tanh,
     torch.clamp_: torch.clamp,
     Tensor.clamp_: torch.clamp,
+    torch.clip_: torch.clip,
+    Tensor.clip_: torch.clip,
+    torch.clamp_min_: torch.clamp_min,
+    Tensor.clamp_min_: torch.clamp_min,
+    torch.threshold_: F.threshold,
 }
 # Where the argument `inplace` stands, after the input; elsewhere it is known by its name.
 _INPLACE_PLACE: dict[Any, int] = {
     F.relu: 0, F.relu6: 0, F.silu: 0, F.mish: 0, F.hardswish: 0, F.hardsigmoid: 0, F.selu: 0,
-    F.leaky_relu: 1, F.elu: 1, F.celu: 1, F.hardtanh: 2, F.rrelu: 3,
+    F.leaky_relu: 1, F.elu: 1, F.celu: 1, F.hardtanh: 2, F.threshold: 2, F.rrelu: 3,
 }  # fmt: skip
 
 
