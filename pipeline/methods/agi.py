@@ -105,7 +105,7 @@ class AGI(AttributionMethod):
         for row, labels in enumerate(false_classes):
             if not any(steps[row]):
                 why = "every false class is predicted already" if labels else "the only false class is the target"
-                failed[row] = f"agi: {why}, so there is no path to walk"
+                failed[row] = f"{why}, so there is no path to walk"
                 maps[row] = torch.nan
         columns = {"false_classes": false_classes, "steps": steps}
         return Explanation(maps, columns, failed)
@@ -152,9 +152,10 @@ class AGI(AttributionMethod):
             gathered = gathered + step
             steps = steps + ~arrived
             going = ~arrived & (steps < self.steps)
-            for row in (~going).nonzero()[:, 0].tolist():
-                maps[owner[row]] += gathered[row]
-                taken[path[row]] = int(steps[row])
+            done, ended = torch.stack([path, steps], 1)[~going].tolist(), gathered[~going]
+            for (number, count), found in zip(done, ended, strict=True):
+                maps[paths[number][0]] += found
+                taken[number] = count
             pixels, gathered, path, steps = pixels[going], gathered[going], path[going], steps[going]
         return maps, taken
 

@@ -143,7 +143,7 @@ def test_a_named_class_that_is_the_target_is_skipped_and_alone_it_is_a_failure()
     both = AGI(classes=(1, 3), steps=5).explain(model, batch, Noise())
     assert both.columns["false_classes"] == [[3], [1]] and not both.failed
     alone = AGI(classes=(3,), steps=5).explain(model, batch, Noise())
-    assert dict(alone.failed) == {1: "agi: the only false class is the target, so there is no path to walk"}
+    assert dict(alone.failed) == {1: "the only false class is the target, so there is no path to walk"}
     assert alone.maps[1].isnan().all()
     torch.testing.assert_close(alone.maps[0], both.maps[0])
 
