@@ -10,9 +10,12 @@ from pipeline.methods.deeplift import DeepLift
 from pipeline.methods.dynamic_ablation import DynamicAblation
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
+from pipeline.methods.guided_backprop import GuidedBackprop
+from pipeline.methods.guided_grad_cam import GuidedGradCam
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.lrp import LRPEpsilon
 from pipeline.methods.random import Random
+from pipeline.methods.rectgrad import RectGrad
 from pipeline.methods.smoothgrad import SmoothGrad, SmoothGradSquared
 
 METHODS = (
@@ -25,6 +28,9 @@ METHODS = (
     DeepLift,
     LRPEpsilon,
     GradCam,
+    GuidedBackprop,
+    GuidedGradCam,
+    RectGrad,
     AGI,
     DynamicAblation,
     Captum,
@@ -40,6 +46,9 @@ Method = Annotated[
     | DeepLift
     | LRPEpsilon
     | GradCam
+    | GuidedBackprop
+    | GuidedGradCam
+    | RectGrad
     | AGI
     | DynamicAblation
     | Captum,
@@ -55,10 +64,13 @@ __all__ = [
     "GradCam",
     "Gradient",
     "GradientXInput",
+    "GuidedBackprop",
+    "GuidedGradCam",
     "IntegratedGradients",
     "LRPEpsilon",
     "Method",
     "Random",
+    "RectGrad",
     "SmoothGrad",
     "SmoothGradSquared",
 ]
