@@ -8,6 +8,10 @@ QUICK: dict[str, dict[str, object]] = {
     "smoothgrad": {"samples": 5},
     "smoothgrad_squared": {"samples": 5},
     "grad_cam": {"layer": "3"},
+    "rise": {"masks": 40},
+    "occlusion": {"patch": 3, "stride": 2},
+    "score_cam": {"layer": "3"},
+    "ablation_cam": {"layer": "3"},
     "guided_grad_cam": {"layer": "3"},
     "agi": {"classes": 3, "steps": 4},
     "dynamic_ablation": {"iterations": 30},
@@ -17,10 +21,14 @@ QUICK: dict[str, dict[str, object]] = {
 # Parameters behind the golden files: the method's own, and what the small network needs said.
 GOLDEN: dict[str, dict[str, object]] = {
     "grad_cam": {"layer": "3"},
+    "rise": {"masks": 200},
+    "occlusion": {"patch": 3, "stride": 2},
+    "score_cam": {"layer": "3"},
+    "ablation_cam": {"layer": "3"},
     "guided_grad_cam": {"layer": "3"},
     "agi": {"classes": 3},
     "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
 # Methods whose declared cost is an upper bound.
-STOPS_EARLY = {"agi", "deeplift", "dynamic_ablation", "grad_cam", "guided_grad_cam"}
+STOPS_EARLY = {"ablation_cam", "agi", "deeplift", "dynamic_ablation", "grad_cam", "guided_grad_cam", "score_cam"}

@@ -4,18 +4,23 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.methods.ablation_cam import AblationCam
 from pipeline.methods.agi import AGI
 from pipeline.methods.captum import Captum
 from pipeline.methods.deeplift import DeepLift
 from pipeline.methods.dynamic_ablation import DynamicAblation
+from pipeline.methods.full_grad import FullGrad
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.guided_backprop import GuidedBackprop
 from pipeline.methods.guided_grad_cam import GuidedGradCam
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.lrp import LRPEpsilon
+from pipeline.methods.occlusion import Occlusion
 from pipeline.methods.random import Random
 from pipeline.methods.rectgrad import RectGrad
+from pipeline.methods.rise import Rise
+from pipeline.methods.score_cam import ScoreCam
 from pipeline.methods.smoothgrad import SmoothGrad, SmoothGradSquared
 
 METHODS = (
@@ -33,6 +38,11 @@ METHODS = (
     RectGrad,
     AGI,
     DynamicAblation,
+    Rise,
+    Occlusion,
+    ScoreCam,
+    AblationCam,
+    FullGrad,
     Captum,
 )
 
@@ -51,6 +61,11 @@ Method = Annotated[
     | RectGrad
     | AGI
     | DynamicAblation
+    | Rise
+    | Occlusion
+    | ScoreCam
+    | AblationCam
+    | FullGrad
     | Captum,
     Field(discriminator="name"),
 ]  # fmt: skip
@@ -58,9 +73,11 @@ Method = Annotated[
 __all__ = [
     "AGI",
     "METHODS",
+    "AblationCam",
     "Captum",
     "DeepLift",
     "DynamicAblation",
+    "FullGrad",
     "GradCam",
     "Gradient",
     "GradientXInput",
@@ -69,8 +86,11 @@ __all__ = [
     "IntegratedGradients",
     "LRPEpsilon",
     "Method",
+    "Occlusion",
     "Random",
     "RectGrad",
+    "Rise",
+    "ScoreCam",
     "SmoothGrad",
     "SmoothGradSquared",
 ]

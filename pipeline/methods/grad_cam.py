@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Literal
-from weakref import WeakKeyDictionary
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
 from pipeline.errors import FatalError
+from pipeline.methods.cam_layer import Change, cam_layer, changed_output, checked_map
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
 from pipeline.models.classifier import Classifier
-from pipeline.models.layers import last_spatial_layer
 from pipeline.noise import Noise
-
-# The layer is found by a traced forward, once a model and size.
-_LAST_LAYERS: WeakKeyDictionary[Classifier, dict[tuple[int, int], str]] = WeakKeyDictionary()
-
-
-@contextmanager
-def _leaf_at(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Inside the block the layer's output is a leaf of the graph, so a backward stops there.
-
-    The list holds the leaves of the forwards run inside. What goes on is a copy, since the next operation may
-    work in place.
-    """
-    leaves: list[Tensor] = []
-
-    def cut(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        leaf = output.detach().requires_grad_(True)
-        leaves.append(leaf)
-        return leaf.clone()
-
-    handle = layer.register_forward_hook(cut)
-    try:
-        yield leaves
-    finally:
-        handle.remove()
 
 
 class GradCam(AttributionMethod):
@@ -74,20 +47,15 @@ class GradCam(AttributionMethod):
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """(B, 1, H, W), zero or more when `relu` is set."""
         height, width = batch.images.shape[-2:]
-        layer = self._layer(model, (height, width))
+        layer = cam_layer("grad_cam", model, self.layer, height, width)
         pieces = []
         for images, targets in zip(
             torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
         ):
-            with _leaf_at(layer) as leaves:
+            leaves: list[Tensor] = []
+            with changed_output(layer, _leaf_into(leaves)):
                 score = explained(model(images), targets, self.output).sum()
-            if not leaves:
-                raise FatalError(f"grad_cam: layer '{self.layer}' is not used by the model's forward")
-            features = leaves[-1]
-            if features.dim() != 4:
-                raise FatalError(
-                    f"grad_cam: layer '{self.layer}' gives {tuple(features.shape)}, expected a map (N, C, H, W)"
-                )
+            features = checked_map("grad_cam", self.layer, leaves)
             # A lone image travels with a copy of itself; see `Classifier.forward`.
             gradient = torch.autograd.grad(score, features)[0][: len(images)]
             cam = (gradient.mean(dim=(2, 3), keepdim=True) * features.detach()[: len(images)]).sum(1, keepdim=True)
@@ -95,14 +63,16 @@ class GradCam(AttributionMethod):
             pieces.append(enlarged(cam, height, width))
         return torch.cat(pieces)
 
-    def _layer(self, model: Classifier, size: tuple[int, int]) -> nn.Module:
-        name = self.layer
-        if name is None:
-            found = _LAST_LAYERS.setdefault(model, {})
-            if size not in found:
-                found[size] = last_spatial_layer(model.network, *size)
-            name = found[size]
-        try:
-            return model.network.get_submodule(name)
-        except AttributeError:
-            raise FatalError(f"grad_cam: the model has no layer '{name}'") from None
+
+def _leaf_into(leaves: list[Tensor]) -> Change:
+    """Makes a layer's output a leaf of the graph and keeps it, so that a backward stops there.
+
+    What goes on is a copy, since the next operation may work in place.
+    """
+
+    def cut(output: Tensor) -> Tensor:
+        leaf = output.detach().requires_grad_(True)
+        leaves.append(leaf)
+        return leaf.clone()
+
+    return cut
