@@ -193,7 +193,8 @@ class _Walk:
         )
         covered = self.regions.covered(image, circles)
         mask = self.regions.spread(image, covered)[:, None]
-        pixels, rest = self.batch.images[image], self.rest[image]
+        # A constant fill is that of the first image too, and not copied.
+        pixels, rest = self.batch.images[image], self.rest[image if self.method.fill == "blur" else slice(1)]
         positive = self.method.rule == "positive"
         seen = torch.where(mask, pixels, rest) if positive else torch.where(mask, rest, pixels)
         same = model(seen).argmax(1) == self.batch.targets[image]
