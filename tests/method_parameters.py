@@ -15,6 +15,8 @@ QUICK: dict[str, dict[str, object]] = {
     "guided_grad_cam": {"layer": "3"},
     "agi": {"classes": 3, "steps": 4},
     "dynamic_ablation": {"iterations": 30},
+    "prune_grad": {"percentile": 60},
+    "prune_pgd": {"percentile": 60, "steps": 4},
     "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
@@ -27,8 +29,20 @@ GOLDEN: dict[str, dict[str, object]] = {
     "ablation_cam": {"layer": "3"},
     "guided_grad_cam": {"layer": "3"},
     "agi": {"classes": 3},
+    "prune_grad": {"percentile": 60},
+    "prune_pgd": {"percentile": 60},
     "captum": {"attribution": "Saliency", "arguments": {"abs": False}},
 }
 
 # Methods whose declared cost is an upper bound.
-STOPS_EARLY = {"ablation_cam", "agi", "deeplift", "dynamic_ablation", "grad_cam", "guided_grad_cam", "score_cam"}
+STOPS_EARLY = {
+    "ablation_cam",
+    "agi",
+    "deeplift",
+    "dynamic_ablation",
+    "grad_cam",
+    "guided_grad_cam",
+    "prune_grad",
+    "prune_pgd",
+    "score_cam",
+}

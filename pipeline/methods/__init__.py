@@ -17,6 +17,8 @@ from pipeline.methods.guided_grad_cam import GuidedGradCam
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.lrp import LRPEpsilon
 from pipeline.methods.occlusion import Occlusion
+from pipeline.methods.prune_grad import PruneGrad
+from pipeline.methods.prune_pgd import PrunePGD
 from pipeline.methods.random import Random
 from pipeline.methods.rectgrad import RectGrad
 from pipeline.methods.rise import Rise
@@ -38,6 +40,8 @@ METHODS = (
     RectGrad,
     AGI,
     DynamicAblation,
+    PruneGrad,
+    PrunePGD,
     Rise,
     Occlusion,
     ScoreCam,
@@ -61,6 +65,8 @@ Method = Annotated[
     | RectGrad
     | AGI
     | DynamicAblation
+    | PruneGrad
+    | PrunePGD
     | Rise
     | Occlusion
     | ScoreCam
@@ -87,6 +93,8 @@ __all__ = [
     "LRPEpsilon",
     "Method",
     "Occlusion",
+    "PruneGrad",
+    "PrunePGD",
     "Random",
     "RectGrad",
     "Rise",
