@@ -180,8 +180,7 @@ class _Rules:
         return result
 
     def _convolution(self, operation: Operation) -> Tensor:
-        weight = operation.arguments["weight"]
-        if self._method.composite == "epsilon" or not operation.inputs or weight.requires_grad:
+        if self._method.composite == "epsilon" or not operation.inputs:
             return self._weighted(operation)
         (features,) = operation.inputs
         first = self._convolutions == 0

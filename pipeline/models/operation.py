@@ -10,7 +10,7 @@ from typing import Any, Never
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import FatalError
@@ -190,15 +190,20 @@ def _kind(function: Any, args: tuple[Any, ...]) -> str | None:
     kind = _KIND_OF.get(function)
     if kind == "quotient":
         divisor = args[0] if function.__name__.startswith("__r") else args[-1]
-        return "unruled" if isinstance(divisor, Tensor) and divisor.requires_grad else None
-    if kind == "weighted" and sum(isinstance(value, Tensor) and value.requires_grad for value in args) > 1:
+        return "unruled" if _depends(divisor) else None
+    if kind == "weighted" and sum(map(_depends, args)) > 1:
         return "unruled"
     return kind
 
 
+def _depends(value: Any) -> bool:
+    """Whether a value depends on the image. A parameter does not, also where it is not frozen."""
+    return isinstance(value, Tensor) and value.requires_grad and not isinstance(value, nn.Parameter)
+
+
 def _operation(index: int, kind: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation:
-    places = [place for place, value in enumerate(args) if isinstance(value, Tensor) and value.requires_grad]
-    keys = [key for key, value in kwargs.items() if isinstance(value, Tensor) and value.requires_grad]
+    places = [place for place, value in enumerate(args) if _depends(value)]
+    keys = [key for key, value in kwargs.items() if _depends(value)]
     plain = _PLAIN.get(function, function)
 
     def again(*inputs: Tensor, **others: Any) -> Tensor:
