@@ -15,6 +15,7 @@ from pipeline.methods.gradient import Gradient, GradientXInput
 from pipeline.methods.guided_backprop import GuidedBackprop
 from pipeline.methods.guided_grad_cam import GuidedGradCam
 from pipeline.methods.integrated_gradients import IntegratedGradients
+from pipeline.methods.learned_propagation import LearnedPropagation
 from pipeline.methods.lrp import LRPEpsilon
 from pipeline.methods.occlusion import Occlusion
 from pipeline.methods.prune_grad import PruneGrad
@@ -40,6 +41,7 @@ METHODS = (
     RectGrad,
     AGI,
     DynamicAblation,
+    LearnedPropagation,
     PruneGrad,
     PrunePGD,
     Rise,
@@ -65,6 +67,7 @@ Method = Annotated[
     | RectGrad
     | AGI
     | DynamicAblation
+    | LearnedPropagation
     | PruneGrad
     | PrunePGD
     | Rise
@@ -91,6 +94,7 @@ __all__ = [
     "GuidedGradCam",
     "IntegratedGradients",
     "LRPEpsilon",
+    "LearnedPropagation",
     "Method",
     "Occlusion",
     "PruneGrad",
