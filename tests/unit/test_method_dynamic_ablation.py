@@ -114,7 +114,15 @@ def slow_walk(method: DynamicAblation, model: Classifier, batch: Batch, row: int
 @pytest.mark.parametrize("count", [0, 40])
 @pytest.mark.parametrize(
     "parameters",
-    [{}, {"circles": 1}, {"circles": 16}, {"shrinkage": 1.0}, {"step": 0.0}, {"fill": "mean", "step": 0.6}],
+    [
+        {},
+        {"circles": 1},
+        {"circles": 16},
+        {"shrinkage": 1.0},
+        {"step": 0.0},
+        {"fill": "mean", "step": 0.6},
+        {"fill": "blur"},
+    ],
     ids=str,
 )
 def test_the_chain_is_that_of_a_loop_with_one_proposal_at_a_time(
