@@ -36,6 +36,8 @@ class AGI(AttributionMethod):
         50 steps in its demonstration and 20, the paper's and the default here, for its scores. f is the softmax
         probability, which Eq. 2 needs. The direction is read from log f^i, whose gradient has the sign of f^i's and
         does not underflow. Where a model has fewer false classes than 20, all are taken (Sec. 4.5).
+        The default reduction orders pixels as the published heat maps do, which take the mean over the channels. The
+        published scores reduce nothing: each channel is ranked on its own, and a pixel's turn comes with the first.
     """
 
     name: Literal["agi"] = "agi"
