@@ -22,7 +22,7 @@ class Operation:
 
     Attributes:
         index: the how-manieth call that a rule saw in this forward, from 0.
-        kind: `convolution`, `weighted`, `batch_norm`, `average`, `sum`, `product`, `max_pool` or `unruled`.
+        kind: `convolution`, `weighted`, `batch_norm`, `average`, `sum`, `product`, `max_pool`, `clamp` or `unruled`.
         name: the function's own name.
         inputs: the tensor arguments that depend on the image (that require a gradient), in their order.
         arguments: every argument by its name, for the kinds that name them (`_NAMES`); else empty.
