@@ -368,9 +368,60 @@ def test_an_activation_changed_in_place_is_an_error() -> None:
         PruneGrad(percentile=60)(model, make_batch(model, size=4), Noise())
 
 
-def test_the_scores_take_a_backward_as_far_as_the_first_activation() -> None:
-    method = PruneGrad(percentile=60)
-    assert method.cost(Setting(5, 8, 8)).backwards == 2
-    assert PrunePGD(percentile=60).cost(Setting(5, 8, 8)).forwards == 21
-    assert PruneGrad(mode="per_image").cost(Setting(5, 8, 8)).forwards == 103
-    assert PruningCalibration(step=5).cost(Setting(5, 8, 8)).forwards == 21
+class Counted(nn.Module):
+    """A network that counts the images that go in, and the gradients that come out."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.forwards = self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards += len(images)
+        images = images.clone()
+        if images.requires_grad:
+            images.register_hook(self._count)
+        logits: Tensor = self.inner(images)
+        return logits
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+@pytest.mark.parametrize(("method", "forwards", "backwards"), [(PruneGrad, 2, 1), (PrunePGD, 21, 20)])
+def test_passes_are_as_declared_but_the_scores_stop_at_the_first_activation(
+    method: type[PruneGrad | PrunePGD], forwards: int, backwards: int
+) -> None:
+    model = small_classifier()
+    batch = make_batch(model)
+    model.network = Counted(model.network)
+    method(percentile=60)(model, batch, Noise())
+    assert (model.network.forwards, model.network.backwards) == (5 * forwards, 5 * backwards)
+    declared = method(percentile=60).cost(Setting(5, 8, 8))
+    assert (declared.forwards, declared.backwards) == (forwards, backwards + 1)
+
+
+def test_the_search_for_the_percentile_takes_no_more_passes_than_declared() -> None:
+    model = small_classifier()
+    given = list(batches(model, 6, 4))
+    model.network = Counted(model.network)
+    PruningCalibration(step=5)(model, given)
+    declared = PruningCalibration(step=5).cost(Setting(5, 8, 8)).forwards
+    assert declared == 21 and 6 < model.network.forwards < 6 * declared
+
+
+def test_a_nan_in_the_network_shows_in_every_map() -> None:
+    model = small_classifier()
+    batch = make_batch(model)
+    with torch.no_grad():
+        model.network.get_submodule("2").weight[0, 0, 0, 0] = float("nan")
+    maps = PruneGrad(percentile=60)(model, batch, Noise())
+    assert not maps.flatten(1).isfinite().all(1).any()
+
+
+def test_every_parameter_changes_the_map() -> None:
+    model = small_classifier()
+    batch = make_batch(model)
+    plain = PruneGrad(percentile=70)(model, batch, Noise())
+    assert not torch.allclose(plain, PruneGrad(percentile=90)(model, batch, Noise()))
+    assert not torch.allclose(plain, PruneGrad(percentile=70, output="probability")(model, batch, Noise()))
