@@ -78,9 +78,7 @@ class AGI(AttributionMethod):
         return Cost(paths * self.steps, 2 * paths * self.steps)
 
     def objection(self, model: Classifier, setting: Setting) -> str | None:
-        """No false class, more of them asked for than the model has, or one named that it does not have."""
-        if model.classes < 2:
-            return "agi: the model has one class, and a path needs a false one to go to"
+        """More false classes asked for than the model has, or one named that it does not have."""
         if isinstance(self.classes, tuple):
             unknown = [label for label in self.classes if label >= model.classes]
             return f"agi: there is no class {unknown[0]}, the model has 0 to {model.classes - 1}" if unknown else None
@@ -106,7 +104,7 @@ class AGI(AttributionMethod):
         failed = {}
         for row, labels in enumerate(false_classes):
             if not any(steps[row]):
-                why = "every false class is predicted already" if labels else "the only false class is the target"
+                why = "every false class is predicted already" if labels else "there is no false class but the target"
                 failed[row] = f"{why}, so there is no path to walk"
                 maps[row] = torch.nan
         columns = {"false_classes": false_classes, "steps": steps}
@@ -131,7 +129,7 @@ class AGI(AttributionMethod):
         if candidates := self._candidates(classes):
             return [label for label in candidates if label != target]
         others = [label for label in range(classes) if label != target]
-        return noise.choice("agi", sample, others, self._count(classes))
+        return noise.choice("agi", sample, others, self._count(classes)) if others else []
 
     def _walk(self, model: Classifier, batch: Batch, paths: list[tuple[int, int]]) -> tuple[Tensor, list[int]]:
         """What the paths, given as (image, false class), add up to, and how many steps each of them took."""
