@@ -9,6 +9,7 @@ from pipeline.methods.agi import AGI
 from pipeline.methods.captum import Captum
 from pipeline.methods.deeplift import DeepLift
 from pipeline.methods.dynamic_ablation import DynamicAblation
+from pipeline.methods.extremal_perturbation import ExtremalPerturbation
 from pipeline.methods.full_grad import FullGrad
 from pipeline.methods.grad_cam import GradCam
 from pipeline.methods.gradient import Gradient, GradientXInput
@@ -17,6 +18,7 @@ from pipeline.methods.guided_grad_cam import GuidedGradCam
 from pipeline.methods.integrated_gradients import IntegratedGradients
 from pipeline.methods.learned_propagation import LearnedPropagation
 from pipeline.methods.lrp import LRPEpsilon
+from pipeline.methods.meaningful_perturbation import MeaningfulPerturbation
 from pipeline.methods.occlusion import Occlusion
 from pipeline.methods.prune_grad import PruneGrad
 from pipeline.methods.prune_pgd import PrunePGD
@@ -46,6 +48,8 @@ METHODS = (
     PrunePGD,
     Rise,
     Occlusion,
+    ExtremalPerturbation,
+    MeaningfulPerturbation,
     ScoreCam,
     AblationCam,
     FullGrad,
@@ -72,6 +76,8 @@ Method = Annotated[
     | PrunePGD
     | Rise
     | Occlusion
+    | ExtremalPerturbation
+    | MeaningfulPerturbation
     | ScoreCam
     | AblationCam
     | FullGrad
@@ -86,6 +92,7 @@ __all__ = [
     "Captum",
     "DeepLift",
     "DynamicAblation",
+    "ExtremalPerturbation",
     "FullGrad",
     "GradCam",
     "Gradient",
@@ -95,6 +102,7 @@ __all__ = [
     "IntegratedGradients",
     "LRPEpsilon",
     "LearnedPropagation",
+    "MeaningfulPerturbation",
     "Method",
     "Occlusion",
     "PruneGrad",

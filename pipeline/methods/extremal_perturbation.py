@@ -16,6 +16,9 @@ from pipeline.noise import Noise
 
 Variant = Literal["preserve", "delete", "dual"]
 
+# Mask values that differ by less are equal: on paper they are, and rounding must not order them.
+_TIE = 1e-5
+
 
 class ExtremalPerturbation(AttributionMethod):
     """Smooth masks, each of a given area, optimised for the explained output; the map is their sum.
@@ -31,9 +34,10 @@ class ExtremalPerturbation(AttributionMethod):
         (and dampening) 0.9, the area weight growing by 1.0035 an iteration, the image flipped in every other
         iteration, a Gaussian of 9 % of the shorter side over the summed masks as in the paper's pointing game.
         The output is the class's logit, as there; `log_probability` contrasts it with the other classes.
-        TorchRay measures the area of the mask with its margin of about sigma beyond the image (area_of `margin`),
-        and so gets a wrong area in the image; the paper's constraint is on the image, the default. Pixels of
-        equal value share the area's template between them; TorchRay's unstable sort picks some of them.
+        TorchRay measures the area on the mask with a margin of about sigma around the image, and so gets another
+        area in the image; it is `area_of: margin`. The paper constrains the area in the image, the default; the
+        grid's outermost parameters then go on beyond the border (see `MaxConvolution`). Pixels of equal value share
+        the area's template between them; TorchRay's unstable sort picks some of them.
     """
 
     name: Literal["extremal_perturbation"] = "extremal_perturbation"
@@ -50,7 +54,9 @@ class ExtremalPerturbation(AttributionMethod):
     momentum: float = Field(0.9, ge=0, lt=1, description="of gradient descent, and its dampening")
     area_weight: float = Field(300.0, ge=0, description="weight of the area constraint at the start")
     growth: float = Field(1.0035, ge=1, description="what the weight grows by in each iteration")
-    area_of: Literal["image", "margin"] = Field("image", description="where the area is measured")
+    area_of: Literal["image", "margin"] = Field(
+        "image", description="where the area is measured; margin: with TorchRay's margin around the image"
+    )
     flip: bool = Field(True, description="mirror the masked image in every other iteration")
     smooth: float = Field(0.09, ge=0, description="sigma of the map's blur, as a share of the shorter side")
     output: ExplainedOutput = Field("logit", description="what is explained")
@@ -208,8 +214,8 @@ def _area_gradient(masks: Tensor, areas: list[float]) -> Tensor:
         rows = torch.tensor([number for number, other in enumerate(areas) if other == area], device=masks.device)
         of_area = flat[rows]
         zeros = int(pixels * (1 - area))
-        edge = of_area.kthvalue(zeros + 1, dim=1, keepdim=True).values
-        above, at = of_area > edge, of_area == edge
+        height = of_area - of_area.kthvalue(zeros + 1, dim=1, keepdim=True).values
+        above, at = height > _TIE, height.abs() <= _TIE
         share = (pixels - zeros - above.sum(1, keepdim=True)) / at.sum(1, keepdim=True)
         template[rows] = above + at * share
     return (2 / pixels * (flat - template)).view_as(masks)

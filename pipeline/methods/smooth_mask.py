@@ -57,14 +57,18 @@ class MaxConvolution:
     """Masks from coarse grids: each pixel is the smooth maximum of nearby parameters under a radial kernel.
 
     Parameter (i, j) sits at pixel (step·i, step·j). A pixel takes v = k(distance / sigma)·parameter of the
-    (2r + 1)² grid points around it, r = 1 + ⌈sigma / step⌉ (0 beyond the grid), and of these the smooth maximum
-    Σ v·e^(v/T) / Σ e^(v/T), so that every structure of the mask is at least about sigma wide.
+    (2r + 1)² grid points around it, r = 1 + ⌈sigma / step⌉, and of these the smooth maximum Σ v·e^(v/T) / Σ e^(v/T),
+    so that every structure of the mask is at least about sigma wide.
 
     The kernel is the same in every cell of step × step pixels. So one table of weights does for all cells, and
     neither an enlarged grid nor a weight a pixel and neighbour is kept, as published code does; the gradient is
     written out, and computes the exponentials anew.
 
-    Source: Fong et al. 2019, Sec. 3.2 (Eq. 5 and 6). Kernel k(z) = exp(−2·max(0, z − 0.5)²) and T = 1/20 as in the
+    Beyond the grid lie its outermost parameters, so that no place of the image is preferred. With a margin it is 0
+    there, as in the authors' code. Without a margin, zeros would make the mask of a constant grid highest in the
+    image's corners (fewer middling neighbours that draw the smooth maximum down), and the area would stay there.
+
+    Source: Fong et al. 2019 (smooth max-convolution). Kernel k(z) = exp(−2·max(0, z − 0.5)²) and T = 1/20 as in the
         authors' code (TorchRay).
     """
 
@@ -75,10 +79,12 @@ class MaxConvolution:
             height, width: of the image.
             step: pixels from one parameter to the next.
             sigma: radius of the kernel in pixels.
-            margin: whether masks go on beyond the image, by as much as TorchRay's do (about sigma a side).
+            margin: whether masks go on beyond the image, by as much as TorchRay's do (about sigma a side), and the
+                grid ends in zeros.
             device: where masks are made.
         """
         self.step = step
+        self._margin = margin
         self.radius = 1 + math.ceil(sigma / step)
         self.grid = (math.ceil(height / step), math.ceil(width / step))
         self._coldness = 20.0
@@ -95,8 +101,8 @@ class MaxConvolution:
         square = (offset**2).to(torch.float32)
         distance = (square[:, None, :, None] + square[None, :, None, :]).sqrt().flatten(2)
         kernel = torch.exp(-2 * (distance / sigma - 0.5).clamp(min=0) ** 2)
-        # (rows of the window, columns of the window, pixels of a cell, 1)
-        self._weights = kernel[..., None].to(device)
+        # (places in the window, pixels of a cell, 1)
+        self._weights = kernel.flatten(0, 1)[..., None].to(device)
 
     def mask(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Masks, with the margin where asked for, and what their gradient needs.
@@ -125,32 +131,34 @@ class MaxConvolution:
         pieces = zip(parts, torch.split(sums, count), torch.split(upstream, count), strict=True)
         return torch.cat([self._gradient(*piece) for piece in pieces])
 
+    def _budget(self, parameters: Tensor) -> int:
+        """Neighbours per mask pixel times masks that are worked on at once."""
+        numbers = _CPU_CHUNK if parameters.device.type == "cpu" else _DEVICE_CHUNK
+        return max(1, numbers // (self.step**2 * math.prod(self._cells)))
+
     def _parts(self, parameters: Tensor) -> tuple[Tensor, ...]:
-        budget = _CPU_CHUNK if parameters.device.type == "cpu" else _DEVICE_CHUNK
-        each = (2 * self.radius + 1) * self.step**2 * math.prod(self._cells)
-        return torch.split(parameters, max(1, budget // each))
+        """Masks that go together: a row of the window of each fits."""
+        return torch.split(parameters, max(1, self._budget(parameters) // (2 * self.radius + 1)))
 
-    def _windows(self, parameters: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Row by row of the window: its number, coldness × weights, and the parameters that lie there.
+    def _neighbours(self, parameters: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Block by block of the window: weights (k, pixels of a cell, 1), and parameters (N, k, 1, cells)."""
+        padded = F.pad(parameters[:, None], self._padding(), mode="constant" if self._margin else "replicate")
+        columns = F.unfold(padded, 2 * self.radius + 1)
+        size = max(1, self._budget(parameters) // len(parameters))
+        for weights, block in zip(torch.split(self._weights, size), torch.split(columns, size, 1), strict=True):
+            yield weights, block[:, :, None]
 
-        The weights are (columns, pixels of a cell, 1), the parameters (N, columns, 1, cells).
-        """
-        padded = self._padded(parameters)
-        columns = padded.unfold(2, self._cells[1], 1).transpose(1, 2)
-        for row, weights in enumerate(self._weights * self._coldness):
-            yield row, weights, columns[:, :, row : row + self._cells[0]].flatten(2)[:, :, None]
-
-    def _padded(self, parameters: Tensor) -> Tensor:
+    def _padding(self) -> tuple[int, int, int, int]:
         before = self.radius - self._first
         after = [cells + 2 * self.radius - before - size for cells, size in zip(self._cells, self.grid, strict=True)]
-        return F.pad(parameters, (before, after[1], before, after[0]))
+        return before, after[1], before, after[0]
 
     def _sums(self, parameters: Tensor) -> Tensor:
         """Σ e^(v/T) and Σ v/T·e^(v/T) over the neighbourhood, (N, 2, pixels of a cell, cells)."""
         shape = (len(parameters), 2, self.step**2, math.prod(self._cells))
         sums = parameters.new_zeros(shape)
-        for _, weights, neighbours in self._windows(parameters):
-            scaled = neighbours * weights
+        for weights, neighbours in self._neighbours(parameters):
+            scaled = neighbours * (weights * self._coldness)
             share = scaled.exp()
             sums[:, 0] += share.sum(1)
             sums[:, 1] += scaled.mul_(share).sum(1)
@@ -164,14 +172,23 @@ class MaxConvolution:
         # d mask / d v of a neighbour is e^(v/T)·(1 + v/T − mask/T) / Σ.
         constant = (outer * (1 - weighted / total))[:, None]
         outer = outer[:, None]
-        gathered = torch.zeros_like(self._padded(parameters))
-        for row, weights, neighbours in self._windows(parameters):
-            scaled = neighbours * weights
+        found = []
+        for weights, neighbours in self._neighbours(parameters):
+            scaled = neighbours * (weights * self._coldness)
             share = scaled.exp()
             terms = scaled.mul_(outer).add_(constant).mul_(share)
-            found = (self._weights[row].transpose(1, 2) @ terms).view(len(parameters), -1, *self._cells)
-            for column in range(2 * self.radius + 1):
-                place = (slice(None), slice(row, row + self._cells[0]), slice(column, column + self._cells[1]))
-                gathered[place] += found[:, column]
-        before = self.radius - self._first
-        return gathered[:, before : before + self.grid[0], before : before + self.grid[1]]
+            found.append((weights.transpose(1, 2) @ terms)[:, :, 0])
+        left, right, top, bottom = self._padding()
+        size = (self.grid[0] + top + bottom, self.grid[1] + left + right)
+        return self._unpadded(F.fold(torch.cat(found, 1), size, 2 * self.radius + 1)[:, 0])
+
+    def _unpadded(self, padded: Tensor) -> Tensor:
+        """The gradient of a padded grid, gathered on the grid."""
+        left, right, top, bottom = self._padding()
+        for axis, before, after in ((1, top, bottom), (2, left, right)):
+            first, inner, last = torch.split(padded, [before, padded.shape[axis] - before - after, after], axis)
+            padded = inner.clone()
+            if not self._margin:
+                padded.select(axis, 0).add_(first.sum(axis))
+                padded.select(axis, -1).add_(last.sum(axis))
+        return padded
