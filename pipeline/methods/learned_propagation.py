@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,15 +33,19 @@ class LearnedPropagation(AttributionMethod):
 
     Source: Yang et al. 2020, "Learning propagation rules for attribution map generation": rules Eq. 2 and
         Sec. 4.2, map Eq. 3, masks Eq. 4 to 6, loss Eq. 7 to 10. Where the paper leaves room:
-        - The rule g ↦ g ∘ tanh(W ∘ (f − f_ref)) (`reading` gate) agrees with "the Hadamard product between its
-          parameter matrix and the input feature map", and is the only one that the reference has a place in;
-          tanh(W ∘ g) (gradient) agrees with G(∂L/∂f_out) of Eq. 2.
+        - The rule tanh(W ∘ g) (`reading` gradient) is G(∂L/∂f_out) of Eq. 2; g ∘ tanh(W ∘ (f − f_ref)) (gate) is
+          "the Hadamard product between its parameter matrix and the input feature map", and the only one that the
+          reference has a place in. Both lead to good maps on networks with batch norm. Where features are large,
+          as in SqueezeNet, the gate's tanh is saturated from the start and hardly learns: hence the default.
         - The backward starts with one at the target's logit (Sec. 3.1). `output` is what the loss compares: the
           "pre-softmax output" of Fig. 3, not the "predicted possibility" below Eq. 7, which hardly moves
           where the model is sure.
-        - First weights are not told; ones let every gradient through with the sign of its feature.
-        - The map is scaled by its extremes over all elements of the image, so that α and β lie at equal distances
-          from where zero about lies. The masks have the map's three channels, as Eq. 3 has them.
+        - First weights are not told: ones, with which `gradient` lets every gradient through, as if there were no
+          activations. With `derivative` it begins as the plain gradient (nearly: gradients are small).
+        - The map is scaled by its extremes over all elements of the image (`scaling`), and the masks have its three
+          channels (`mask_channels`), as Eq. 3 to 8 are written. α and β lie symmetrically about where zero comes
+          to lie with `magnitude`, and pixels, not colours, are ranked later: `magnitude` and `joint` give better
+          MoRF and LeRF curves.
         - Eq. 6 gives the smoothed map as M^p, which would hide what is *not* relevant. In the sense of Eq. 4
           and 5, M^p is one minus the smoothed map here, and M^n is the smoothed map.
         - |·| in Eq. 9 is the mean, so that λ does not depend on the image's size.
@@ -51,7 +55,7 @@ class LearnedPropagation(AttributionMethod):
 
     name: Literal["learned_propagation"] = "learned_propagation"
     reading: Literal["gate", "gradient"] = Field(
-        "gate", description="`gate`: gradient ∘ tanh(W ∘ feature); `gradient`: tanh(W ∘ gradient)"
+        "gradient", description="`gradient`: tanh(W ∘ gradient); `gate`: gradient ∘ tanh(W ∘ feature)"
     )
     architecture: Literal["position", "channel"] = Field(
         "position", description="one weight a unit (the paper's second architecture), or one a channel (the first)"
@@ -59,7 +63,7 @@ class LearnedPropagation(AttributionMethod):
     placement: Literal["every", "maps"] = Field(
         "every", description="which activations have a rule: all, or those of feature maps (N, C, H, W)"
     )
-    initial: float | Literal["derivative"] = Field(
+    initial: Annotated[float, Field(gt=0)] | Literal["derivative"] = Field(
         1.0, description="first value of every weight; `derivative`: the activation's own derivative"
     )
     iterations: PositiveInt = Field(50, description="steps of Adam")
@@ -67,6 +71,10 @@ class LearnedPropagation(AttributionMethod):
     mask: Literal["sigmoid", "gaussian"] = Field("sigmoid", description="Eq. 4 and 5, or Eq. 6")
     mask_channels: Literal["each", "joint"] = Field(
         "each", description="a mask for each colour channel, or one from the map's sum over channels"
+    )
+    scaling: Literal["extremes", "magnitude"] = Field(
+        "extremes",
+        description="the map's least value to 0 and its largest to 1, or 0 to ½ and the farthest from it to 0 or 1",
     )
     alpha: float = Field(0.75, ge=0, le=1, description="centre of the positive mask (α)")
     beta: float = Field(0.25, ge=0, le=1, description="centre of the negative mask (β)")
@@ -158,8 +166,12 @@ class LearnedPropagation(AttributionMethod):
         """
         if self.mask_channels == "joint":
             attribution = attribution.sum(1, keepdim=True)
-        low = attribution.amin((1, 2, 3), keepdim=True)
-        extent = attribution.amax((1, 2, 3), keepdim=True) - low
+        if self.scaling == "extremes":
+            low = attribution.amin((1, 2, 3), keepdim=True)
+            extent = attribution.amax((1, 2, 3), keepdim=True) - low
+        else:
+            low = -attribution.abs().amax((1, 2, 3), keepdim=True)
+            extent = -2 * low
         # An image that is zero everywhere has a map without extent.
         scaled = (attribution - low) / extent.clamp_min(torch.finfo(extent.dtype).tiny)
         if self.mask == "gaussian":

@@ -128,15 +128,16 @@ class Adam:
 
     @torch.no_grad()
     def step(self, gradients: Sequence[Tensor | None]) -> None:
-        """Change the weights in place; one whose gradient is None, since nothing depends on it, stays."""
+        """Change the weights in place and overwrite the gradients; None, where nothing depends on one, is skipped."""
         self._steps += 1
-        rate = self._rate / (1 - 0.9**self._steps)
         correction = (1 - 0.999**self._steps) ** 0.5
+        rate = self._rate / (1 - 0.9**self._steps) * correction
         for weight, (first, second), gradient in zip(self._weights, self._moments, gradients, strict=True):
             if gradient is not None:
                 first.lerp_(gradient, 0.1)
                 second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-                weight.addcdiv_(first, second.sqrt().div_(correction).add_(1e-8), value=-rate)
+                spread = torch.sqrt(second, out=gradient).add_(1e-8 * correction)
+                weight.addcdiv_(first, spread, value=-rate)
 
 
 def activation_inputs(model: Classifier, image: Tensor) -> list[Tensor]:

@@ -31,7 +31,10 @@ def slow_masks(method: LearnedPropagation, attribution: Tensor) -> tuple[Tensor,
     """Eq. 4 and 5 (or the sense of Eq. 6) for one map (3, H, W)."""
     if method.mask_channels == "joint":
         attribution = attribution.sum(0, keepdim=True)
-    scaled = (attribution - attribution.min()) / (attribution.max() - attribution.min())
+    if method.scaling == "extremes":
+        scaled = (attribution - attribution.min()) / (attribution.max() - attribution.min())
+    else:
+        scaled = (attribution / attribution.abs().max() + 1) / 2
     if method.mask == "gaussian":
         near = slow_smoothed(scaled, method.sigma * min(scaled.shape[-2:]))
         return (1 - near).expand(3, -1, -1), near.expand(3, -1, -1)
@@ -118,6 +121,8 @@ def slow_map(method: LearnedPropagation, model: Classifier, image: Tensor, targe
         {"initial": 0.3},
         {"mask": "gaussian", "sigma": 0.15},
         {"mask_channels": "joint"},
+        {"scaling": "magnitude"},
+        {"scaling": "magnitude", "mask_channels": "joint"},
         {"sign_aware": False},
         {"reference": False},
         {"zero": "mean"},
@@ -193,6 +198,13 @@ def test_a_positive_mask_hides_what_supports_the_target_and_a_negative_mask_what
     assert positive[0, 0, 0, 1] == pytest.approx(1 - edge)
 
 
+def test_magnitude_puts_zero_in_the_middle_of_the_masks_centres() -> None:
+    attribution = drawn("map", 1, 3, 6, 6, low=-1, high=3)
+    attribution[..., 2, 2] = 0.0
+    masks = LearnedPropagation(scaling="magnitude").masks(attribution)
+    assert masks[:, 0, :, 2, 2].flatten().tolist() == pytest.approx([1 - 1 / (1 + math.exp(2.5))] * 6)
+
+
 def test_gaussian_masks_hide_the_same_side_as_the_sigmoid_masks() -> None:
     attribution = drawn("map", 1, 3, 6, 6, low=-1)
     sharp = LearnedPropagation().masks(attribution)
@@ -217,6 +229,8 @@ def test_smoothing_is_equation_6(sigma: float) -> None:
         {"architecture": "channel"},
         {"mask": "gaussian"},
         {"mask_channels": "joint"},
+        {"scaling": "magnitude"},
+        {"initial": "derivative"},
         {"zero": "mean"},
         {"output": "probability"},
     ],
@@ -225,8 +239,8 @@ def test_smoothing_is_equation_6(sigma: float) -> None:
 def test_each_reading_and_ablation_gives_another_map(changed: dict[str, object]) -> None:
     model = small_classifier()
     batch = make_batch(model, 2)
-    ours = LearnedPropagation(iterations=4)(model, batch, Noise())
-    other = LearnedPropagation(iterations=4, **changed)(model, batch, Noise())
+    ours = LearnedPropagation(reading="gate", iterations=4)(model, batch, Noise())
+    other = LearnedPropagation(**{"reading": "gate", "iterations": 4, **changed})(model, batch, Noise())
     assert (ours - other).abs().amax((1, 2, 3)).min() > 1e-3
 
 
@@ -260,7 +274,7 @@ def test_learning_lowers_the_loss_of_every_image(reading: str) -> None:
 @pytest.mark.parametrize("count", [1, 2])
 def test_the_passes_are_those_declared_but_for_the_shared_reference(count: int) -> None:
     method = LearnedPropagation(iterations=7)
-    assert method.cost(Setting(5, 8, 8)) == LearnedPropagation(iterations=7, reading="gradient").cost(Setting(5, 8, 8))
+    assert method.cost(Setting(5, 8, 8)) == LearnedPropagation(iterations=7, reading="gate").cost(Setting(5, 8, 8))
     assert (method.cost(Setting(5, 8, 8)).forwards, method.cost(Setting(5, 8, 8)).backwards) == (16, 22)
     model = small_classifier()
     batch = make_batch(model, 2 * count)
