@@ -17,6 +17,7 @@ from pipeline.superpixel import superpixels
 
 Rule = Literal["positive", "negative"]
 
+NO_CLASS = -1
 # A proposal is evaluated ahead of its turn where a forward has room and it will be needed with this probability.
 NEEDED = 0.8
 # At most one proposal of so many iterations is evaluated in vain.
@@ -35,12 +36,13 @@ class DynamicAblation(AttributionMethod):
     Columns beside the map (values in [0, 1]): `kept` (1 = shown to the model; `positive`) or `removed` (1 = taken
     away; `negative`), (H, W) bool, the smallest accepted mask, the later of equals; `mar`, its share of the image;
     `areas`, the share of every accepted mask, in order; `accepted_at`, its iteration, the first is 1; `forwards`,
-    the images that went through the model, those evaluated in vain included, whose number depends on the batch;
-    `premise`, whether the start of the walk met the rule.
+    the images that went through the model for it, those evaluated in vain included, whose number depends on the batch;
+    `premise`, whether the target is predicted for the whole image and not for the fill alone.
 
-    An image that is not predicted as its target fails, and so does one whose map would be constant (no proposal
-    accepted, or none but empty and full masks). Where even the fill alone is predicted as the target, `negative`
-    has a false `premise` and the walk can still find a mask, and `positive` may end at the empty mask, MAR 0.
+    An image that is not predicted as its target fails. One of which nothing less than the whole is found to do keeps
+    its row, with MAR 1 and a map of zeros: without it a mean MAR would be too small. Where the fill alone is predicted
+    as the target, `premise` is false: any mask will do for `positive`, whose map then says little, and `negative`
+    fails unless the walk finds a mask that disturbs all the same.
 
     The proposals of iterations t, t + 1, … from one state may share a forward: the first that holds is accepted and
     those after it are discarded, and each keeps the draws of its iteration, so the chain is that of the algorithm.
@@ -61,8 +63,8 @@ class DynamicAblation(AttributionMethod):
     fill: Fill = Field("black", description="what stands where pixels are taken away")
 
     def cost(self, setting: Setting) -> Cost:
-        """A forward an iteration and at most a tenth discarded; one for the whole image, one more for Neg-R's fill."""
-        return Cost(self.iterations + self.iterations // ITERATIONS_PER_DISCARDED + self._checks())
+        """A forward an iteration and at most a tenth discarded; one for the whole image and one for the fill."""
+        return Cost(self.iterations + self.iterations // ITERATIONS_PER_DISCARDED + 2)
 
     def segmentation(self) -> Segmentation | None:
         """SLIC, unless single pixels are asked for."""
@@ -77,17 +79,19 @@ class DynamicAblation(AttributionMethod):
         """The maps, and the columns named above."""
         rest = filled(self.fill, model, batch.images)
         whole = _predicted(model, batch.images)
+        # A fill of one colour is the same for every image of the batch.
+        empty = _predicted(model, rest if self.fill == "blur" else rest[:1])
         met = whole == batch.targets
-        premise = met
-        if self.rule == "negative":
-            premise = met & (_predicted(model, rest) != batch.targets)
+        premise = met & (empty != batch.targets)
         walk = _Walk(self, batch, rest, self._regions(batch), noise)
         waiting = met.cpu()
         while turn := walk.turn(model.rows, waiting):
             walk.judge(model, *turn)
-        forwards = walk.forwards + self._checks()
+        forwards = walk.forwards + (2 if self.fill == "blur" else 1)
         failed = {row: self._failure(int(whole[row]), int(batch.targets[row])) for row in _rows(~met)}
-        failed |= {row: self._constant(walk, row, bool(premise[row])) for row in _rows(met & walk.constant())}
+        if self.rule == "negative":
+            stuck = met & ~premise & ~walk.accepted_share.isfinite().any(1)
+            failed |= {row: self._stuck() for row in _rows(stuck)}
         maps = walk.maps()
         maps[list(failed)] = float("nan")
         areas, accepted_at = walk.accepted()
@@ -101,9 +105,6 @@ class DynamicAblation(AttributionMethod):
         }
         return Explanation(maps, columns, failed)
 
-    def _checks(self) -> int:
-        return 1 if self.rule == "positive" else 2
-
     def _regions(self, batch: Batch) -> Regions:
         """What the circles cover: superpixels that the batch brought or that are found here, or pixels."""
         segmentation = self.segmentation()
@@ -116,19 +117,18 @@ class DynamicAblation(AttributionMethod):
         return Regions.superpixels(labels.to(batch.images.device))
 
     def _failure(self, predicted: int, target: int) -> str:
+        if predicted == NO_CLASS:
+            return "the logits of the whole image are not finite"
         return (
             f"the whole image is predicted as class {predicted}, not as the explained class {target}; "
             f"the {self.rule} rule explains a class that is predicted"
         )
 
-    def _constant(self, walk: _Walk, row: int, premise: bool) -> str:
-        accepted = int(walk.accepted_share[row].isfinite().sum())
-        found = f"{accepted} of {self.iterations} proposals met the {self.rule} rule"
-        if accepted:
-            return f"{found}, all of them empty or the whole image; the map would be constant"
-        if premise:
-            return f"{found}; nothing less than the whole image is found to do (MAR 1)"
-        return f"{found}; with the image filled with {self.fill} the explained class is still predicted"
+    def _stuck(self) -> str:
+        return (
+            f"none of {self.iterations} proposals met the negative rule; with the whole image filled with {self.fill} "
+            "the explained class is still predicted"
+        )
 
 
 class _Walk:
@@ -197,8 +197,10 @@ class _Walk:
         pixels, rest = self.batch.images[image], self.rest[image if self.method.fill == "blur" else slice(1)]
         positive = self.method.rule == "positive"
         seen = torch.where(mask, pixels, rest) if positive else torch.where(mask, rest, pixels)
-        same = model(seen).argmax(1) == self.batch.targets[image]
-        first = self._book((same if positive else ~same).cpu(), walks, ahead).to(device)
+        found = _classes(model(seen))
+        same = found == self.batch.targets[image]
+        holds = same if positive else (found != NO_CLASS) & ~same
+        first = self._book(holds.cpu(), walks, ahead).to(device)
         image, iteration, covered = image[first], iteration[first], covered[first]
         self.circles.put(image, circles.of(first))
         self.area[image] *= self.method.shrinkage
@@ -226,11 +228,6 @@ class _Walk:
         self.accept_rate = self.accept_rate * (1 - NEWEST) ** judged + NEWEST * (first < evaluated)
         return (holds & (ahead == first[walks])).nonzero()[:, 0]
 
-    def constant(self) -> Tensor:
-        """(B,) bool: no accepted mask tells one region of the image from another."""
-        times = self._times()
-        return times.amax((1, 2)) == times.amin((1, 2))
-
     def maps(self) -> Tensor:
         """(B, 1, H, W) float32: how often each pixel was in an accepted mask, the most often as 1."""
         times = self._times().float()[:, None]
@@ -254,7 +251,12 @@ class _Walk:
 
 
 def _predicted(model: Classifier, images: Tensor) -> Tensor:
-    return torch.cat([model(piece).argmax(1) for piece in torch.split(images, model.rows)])
+    return torch.cat([_classes(model(piece)) for piece in torch.split(images, model.rows)])
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """The predicted classes (N,); none where a logit is not finite, since the largest of NaNs means nothing."""
+    return torch.where(logits.isfinite().all(1), logits.argmax(1), NO_CLASS)
 
 
 def _rows(chosen: Tensor) -> list[int]:
