@@ -75,7 +75,7 @@ def expand(document: Document, key: str, items: list[object]) -> tuple[list[Entr
 def _spelled_out(parameters: dict[str, object]) -> dict[str, object]:
     """`captum:NAME` is short for the method `captum` with that class."""
     name = parameters.get("name")
-    if isinstance(name, str) and name.startswith(CAPTUM):
+    if isinstance(name, str) and name.startswith(CAPTUM) and "attribution" not in parameters:
         return {**parameters, "name": CAPTUM[:-1], "attribution": name.removeprefix(CAPTUM)}
     return parameters
 

@@ -40,6 +40,7 @@ class Layout:
         calibrate = any(method.config.calibration() is not None for method in spec.methods)
         # Methods are calibrated on images that they do not explain, where the data set knows of others.
         self.validation = (spec.dataset.training_split() or spec.dataset) if calibrate else None
+        self._opened: Dataset | None = None
 
     def variants(self) -> Iterator[Variant]:
         """Every variant, those that others read first."""
@@ -127,7 +128,9 @@ class Layout:
         calibration = method.config.calibration()
         if calibration is None or self.validation is None:
             return None
-        validation = Dataset(self.validation, self._load_index(self.validation), self._spec.seed)
+        if self._opened is None:
+            self._opened = Dataset(self.validation, self._load_index(self.validation), self._spec.seed)
+        validation = self._opened
         weights = own.reads[0].variant if own.reads else own.model_digest
         fingerprint = digest(
             "calibrate",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -22,8 +23,23 @@ from pipeline.suggestion import did_you_mean
 from pipeline.superpixel import superpixels
 
 Argument = bool | int | float | str | None
+_MOST_FEATURES = 5_000
 _COUNTS = ("n_steps", "n_samples", "nt_samples")
-# These draw from PyTorch's global generator.
+# How many where nothing is said, as in Captum.
+_SAMPLES = {
+    "IntegratedGradients": 50,
+    "LayerIntegratedGradients": 50,
+    "LayerConductance": 50,
+    "InternalInfluence": 50,
+    "ShapleyValueSampling": 25,
+    "KernelShap": 25,
+    "Lime": 50,
+    "GradientShap": 5,
+    "LayerGradientShap": 5,
+    "NoiseTunnel": 5,
+}
+_BY_FEATURE = ("FeatureAblation", "ShapleyValueSampling", "Occlusion")
+# These draw from PyTorch's and NumPy's global generators.
 _RANDOM = ("GradientShap", "LayerGradientShap", "KernelShap", "Lime", "NoiseTunnel", "ShapleyValueSampling")
 _REFUSED = {
     "FeaturePermutation": "exchanges pixels between the images of a batch: a map would depend on its batch",
@@ -37,7 +53,7 @@ class Captum(AttributionMethod):
     The explained output is the target's logit. A class that takes a layer gets the last spatial one, or the one
     named, and its map is enlarged to the image; one that takes baselines gets `baseline`; one that divides the image
     into features gets superpixels where `superpixels` says how many, else it changes pixel by pixel. Classes that
-    draw random numbers explain one image at a time, with a generator of its own.
+    draw random numbers explain one image at a time, from a seed of its own.
 
     Source: Kokhlikyan et al. 2020, "Captum". Whether a class is right on a model is Captum's affair: see its
         documentation for reused, in-place and functional activations.
@@ -54,17 +70,12 @@ class Captum(AttributionMethod):
     superpixels: PositiveInt | None = Field(None, description="for classes that take a feature mask: how many")
 
     def cost(self, setting: Setting) -> Cost:
-        """An estimate: Captum does not tell. Steps or samples where the class has them, else features, else one."""
-        counted = [value for key in _COUNTS if isinstance(value := self.arguments.get(key), int)]
-        if counted:
-            passes = counted[0]
-        elif self.attribution in ("FeatureAblation", "Occlusion"):
-            passes = self.superpixels or setting.height * setting.width
-        else:
-            passes = {"IntegratedGradients": 50, "Lime": 50, "KernelShap": 25, "NoiseTunnel": 5}.get(
-                self.attribution, 1
-            )
-        return Cost(passes, passes)
+        """An estimate, as Captum does not tell: steps or samples, times features where it goes feature by feature."""
+        counted = next((value for key in _COUNTS if isinstance(value := self.arguments.get(key), int)), None)
+        samples = counted if counted is not None else _SAMPLES.get(self.attribution, 1)
+        if self.attribution in _BY_FEATURE:
+            return Cost(samples * ((self.superpixels or 3 * setting.height * setting.width) + 1))
+        return Cost(samples) if self.attribution in ("KernelShap", "Lime") else Cost(samples, samples)
 
     def segmentation(self) -> Segmentation | None:
         """The superpixels that serve as features."""
@@ -75,10 +86,11 @@ class Captum(AttributionMethod):
         try:
             attribute = self._attribute(model, (setting.height, setting.width))
             if "perturbations_per_eval" in _parameters(attribute):
-                return None  # to try these would take as long as to run them
-            image = torch.full((1, 3, setting.height, setting.width), 0.5, device=model.device)
+                # To try these would take as long as to run them.
+                self._arguments(attribute, model, _grey(model, setting))
+                return self._too_many(setting)
             with torch.enable_grad():
-                self(model, Batch(image, torch.zeros(1, dtype=torch.long, device=model.device), ("",)), Noise())
+                self(model, _grey(model, setting), Noise())
         except FatalError as error:
             return str(error)
         except torch.OutOfMemoryError:
@@ -87,6 +99,14 @@ class Captum(AttributionMethod):
             reason = " ".join(str(error).split()) or type(error).__name__
             return f"captum:{self.attribution} fails on this model: {reason[:300]}"
         return None
+
+    def _too_many(self, setting: Setting) -> str | None:
+        features = self.superpixels or 3 * setting.height * setting.width
+        if self.attribution not in ("ShapleyValueSampling", "KernelShap", "Lime") or features <= _MOST_FEATURES:
+            return None
+        return (
+            f"captum:{self.attribution}: {features:,} features are too many; set superpixels, such as superpixels: 50"
+        )
 
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """(B, 3 or 1, H, W).
@@ -97,14 +117,10 @@ class Captum(AttributionMethod):
         rows = 1 if self.attribution in _RANDOM else model.rows
         pieces = []
         for start in range(0, len(batch), rows):
-            part = slice(start, start + rows)
-            piece = Batch(
-                batch.images[part],
-                batch.targets[part],
-                batch.ids[part],
-                None if batch.superpixels is None else batch.superpixels[part],
-            )
-            pieces.append(self._maps(model, piece, noise))
+            taken = list(range(start, min(start + rows, len(batch))))
+            # A lone image goes through the model with a copy of itself, which a layer's hook would see.
+            piece = _rows(batch, taken if len(taken) > 1 else 2 * taken)
+            pieces.append(self._maps(model, piece, noise)[: len(taken)])
         return torch.cat(pieces)
 
     def _maps(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
@@ -174,6 +190,18 @@ class Captum(AttributionMethod):
         return found[:, None].long().to(batch.images.device)
 
 
+def _rows(batch: Batch, rows: list[int]) -> Batch:
+    index = torch.tensor(rows, device=batch.images.device)
+    superpixel = None if batch.superpixels is None else batch.superpixels[index]
+    return Batch(batch.images[index], batch.targets[index], tuple(batch.ids[row] for row in rows), superpixel)
+
+
+def _grey(model: Classifier, setting: Setting) -> Batch:
+    """An image to try a class on, twice."""
+    image = torch.full((2, 3, setting.height, setting.width), 0.5, device=model.device)
+    return Batch(image, torch.zeros(2, dtype=torch.long, device=model.device), ("", ""))
+
+
 def _captum_class(name: str) -> Any:
     try:
         # An optional extra.
@@ -213,9 +241,14 @@ def _hooks_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _global_generator(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside the block PyTorch's global generators start from the seed; afterwards they are as they were."""
+    """Inside the block the global generators start from the seed; afterwards they are as they were."""
     devices = [device] if device.type == "cuda" else []
+    state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices):
-        # Captum can draw from no other generator.
+        # Captum can draw from no others.
         torch.manual_seed(seed)  # noqa: TID251
-        yield
+        np.random.seed(seed % 2**32)  # noqa: NPY002, TID251
+        try:
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002

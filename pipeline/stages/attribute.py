@@ -174,6 +174,8 @@ def _superpixels(around: Surroundings, variant: Variant, unit: Unit, positions: 
     if table is None:
         raise ShardError(f"{variant.path}: no superpixels for positions {unit.start} to {unit.stop}")
     row_of = {position: row for row, position in enumerate(table["position"].to_pylist())}
+    if missing := [position for position in positions if position not in row_of]:
+        raise ShardError(f"{variant.path}: position {missing[0]} could not be decoded for superpixels and can be now")
     rows = torch.tensor([row_of[position] for position in positions], dtype=torch.long)
     return torch.tensor(table["superpixels"].combine_chunks().to_numpy_ndarray())[rows]
 

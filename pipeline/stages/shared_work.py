@@ -42,13 +42,15 @@ class SharedResults:
         if len(missing) == len(keys):
             # The usual case, without a detour through single rows.
             found = work(model, batch, noise)
-            self._keep(keys, lambda row: {name: value[row].cpu() for name, value in found.items()})
+            copied = {name: value.cpu() for name, value in found.items()}
+            self._keep(keys, lambda row: {name: value[row] for name, value in copied.items()})
             return found
         if missing:
             rows = torch.tensor(missing, device=batch.targets.device)
-            part = Batch(batch.images[rows], batch.targets[rows], tuple(batch.ids[row] for row in missing))
-            added = work(model, part, noise)
-            fresh = {keys[row]: {n: v[place].cpu() for n, v in added.items()} for place, row in enumerate(missing)}
+            superpixels = None if batch.superpixels is None else batch.superpixels[rows]
+            part = Batch(batch.images[rows], batch.targets[rows], tuple(batch.ids[row] for row in missing), superpixels)
+            added = {name: value.cpu() for name, value in work(model, part, noise).items()}
+            fresh = {keys[row]: {n: v[place] for n, v in added.items()} for place, row in enumerate(missing)}
         else:
             fresh = {}
         results = [fresh.get(key) or self._held[key] for key in keys]

@@ -23,7 +23,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pass_counter import counting
 
-from pipeline.contracts import AttributionMethod, Batch
+from pipeline.contracts import AttributionMethod, Batch, Setting
 from pipeline.methods import METHODS, Method
 from pipeline.models import Classifier, ModelConfig, load_classifier
 from pipeline.noise import Noise
@@ -75,8 +75,8 @@ def main(
         kind.model_fields["name"].default for kind in METHODS if kind.model_fields["name"].default != "random"
     ]:
         method: AttributionMethod = TypeAdapter(Method).validate_python({"name": name, **SHORTER.get(name, {})})
-        if (trouble := method.objection(model, setting(model, size))) is not None:
-            print(f"{name:26}{trouble}")
+        if (trouble := method.objection(model, Setting(model.classes, size, size))) is not None:
+            print(f"{name:26}{trouble}", file=sys.stderr)
             continue
         found = measure(model, method, batch, repeats)
         rows_found.append({"method": name, **found})
@@ -90,14 +90,8 @@ def main(
         print(json.dumps(rows_found))
 
 
-def setting(model: Classifier, size: int) -> Any:
-    from pipeline.contracts import Setting
-
-    return Setting(model.classes, size, size)
-
-
 def measure(model: Classifier, method: AttributionMethod, batch: Batch, repeats: int) -> dict[str, float]:
-    """Seconds, passes and ratio, an image; the best of some repeats, each between two timings of the model."""
+    """Seconds, passes and ratio, an image; the repeat with the median ratio, each between two timings of the model."""
     with counting(model) as counts:
         method.explain(model, batch, Noise())
     forwards, backwards = counts["forwards"] / len(batch), counts["backwards"] / len(batch)

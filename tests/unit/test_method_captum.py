@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,7 +13,7 @@ from small_models import linear_classifier, make_batch, small_classifier
 from torch import nn
 
 from jobs.spec import load_spec
-from pipeline.contracts import Batch, Setting
+from pipeline.contracts import Batch, Cost, Setting
 from pipeline.errors import FatalError
 from pipeline.methods import Captum
 from pipeline.models import Classifier
@@ -49,13 +50,18 @@ def test_superpixels_share_one_value() -> None:
     assert len(found[0].unique()) == 4
 
 
-def test_random_classes_give_an_image_the_same_map_in_any_batch_and_leave_the_generator_alone() -> None:
+@pytest.mark.parametrize(
+    "parameters", [{"attribution": "ShapleyValueSampling", "superpixels": 4}, {"attribution": "GradientShap"}], ids=str
+)
+def test_random_classes_give_an_image_the_same_map_in_any_batch_and_leave_the_generators_alone(
+    parameters: dict[str, object],
+) -> None:
     model = small_classifier()
     batch = divided(model, 3)
-    state = torch.get_rng_state()
-    method = captum(attribution="ShapleyValueSampling", superpixels=4, arguments={"n_samples": 2})
+    state, other = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    method = captum(**parameters, arguments={"n_samples": 2})
     together = method(model, batch, Noise(1))
-    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(state, torch.get_rng_state()) and np.random.get_state()[1].tolist() == other
     last = Batch(batch.images[2:], batch.targets[2:], batch.ids[2:], QUARTERS[None])
     torch.testing.assert_close(method(model, last, Noise(1)), together[2:], atol=1e-5, rtol=0)
     assert not torch.allclose(method(model, last, Noise(2)), together[2:], atol=1e-5)
@@ -63,8 +69,21 @@ def test_random_classes_give_an_image_the_same_map_in_any_batch_and_leave_the_ge
 
 def test_a_layers_map_is_enlarged_to_the_image() -> None:
     model = small_classifier()
-    found = captum(attribution="LayerGradCam", layer="3")(model, make_batch(model), Noise())
+    method, batch = captum(attribution="LayerGradCam", layer="3"), make_batch(model)
+    assert method.objection(model, SETTING) is None
+    found = method(model, batch, Noise())
     assert found.shape == (5, 1, 8, 8)
+    last = Batch(batch.images[4:], batch.targets[4:], batch.ids[4:])
+    torch.testing.assert_close(method(model, last, Noise()), found[4:], atol=1e-5, rtol=0)
+
+
+def test_the_estimate_of_passes_goes_with_the_features() -> None:
+    large = Setting(1000, 224, 224)
+    assert captum(attribution="ShapleyValueSampling", superpixels=50).cost(large) == Cost(25 * 51)
+    assert captum(attribution="FeatureAblation").cost(large) == Cost(3 * 224 * 224 + 1)
+    assert captum(attribution="IntegratedGradients", arguments={"n_steps": 7}).cost(large) == Cost(7, 7)
+    too_many = captum(attribution="ShapleyValueSampling").objection(small_classifier(), large)
+    assert too_many is not None and "150,528 features are too many; set superpixels" in too_many
 
 
 def test_noise_tunnel_averages_another_class() -> None:
