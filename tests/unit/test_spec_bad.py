@@ -335,6 +335,24 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
             (8, "methods[0].sweep.target[1]", "target: label needs labels"),
         ],
     ),
+    "a rule without a meaning for an activation": (
+        spec(
+            models="models:\n  - {name: mobilenet_v3_small, weights: random}\n",
+            methods="methods: [gradient, guided_backprop, {name: grad_cam, layer: nowhere}]\n",
+        ),
+        [
+            (7, "methods[1]", "guided_backprop: its rule has no meaning for hardswish"),
+            (7, "methods[2]", "grad_cam: the model has no layer 'nowhere'"),
+        ],
+    ),
+    "a class that Captum does not have": (
+        spec(methods="methods: ['captum:Salience']\n"),
+        [(7, "methods[0]", "has no such class; did you mean 'Saliency'?")],
+    ),
+    "a named false class past the model's": (
+        spec(methods="methods:\n  - {name: agi, classes: [3, 10]}\n"),
+        [(8, "methods[0]", "10")],
+    ),
     "more false classes than there are": (
         spec(methods="methods:\n  - gradient\n  - {name: agi, classes: 10}\n"),
         [(9, "methods[1]", "classes is 10, the model has 9 false classes")],
