@@ -51,11 +51,19 @@ class PrunePGD(PruningMethod):
         tiny = torch.finfo(delta.dtype).tiny
         for _ in range(self.steps):
             gradient = pruned_gradient(model, images + delta, targets, self.output, kept)
-            delta += self.step_size * gradient / _norm(gradient).clamp(min=tiny)
+            delta += self.step_size * _direction(gradient)
             delta *= (self.bound / _norm(delta).clamp(min=tiny)).clamp(max=1)
             if self.clip:
                 delta = (images + delta).clamp(0, 1) - images
         return delta
+
+
+def _direction(gradient: Tensor) -> Tensor:
+    """Each row of (N, 3, H, W) divided by its norm; 0 where it is 0."""
+    # The squares of a small gradient, as of a saturated probability, would be 0 in float32.
+    tiny = torch.finfo(gradient.dtype).tiny
+    scaled = gradient / gradient.abs().amax((1, 2, 3), keepdim=True).clamp(min=tiny)
+    return scaled / _norm(scaled).clamp(min=tiny)
 
 
 def _norm(values: Tensor) -> Tensor:

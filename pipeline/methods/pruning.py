@@ -157,12 +157,7 @@ def unit_scores(
 
     with torch.enable_grad(), replaced_activations(note):
         outputs = explained(model(images.detach().requires_grad_(True)), targets, output)
-    changed = [index for index, one in enumerate(outcomes) if one is not None and one[0]._version != one[1]]
-    if changed:
-        raise FatalError(
-            f"pruning: the model changes what activation {changed[0]} returned in place, so its units cannot be"
-            " scored; write that operation out of place"
-        )
+    refuse_changed(outcomes)
     activations = [None if one is None else one[0] for one in outcomes]
     units = [one for one in activations if one is not None]
     if not units:
@@ -202,32 +197,14 @@ def _first(values: Tensor, rows: int) -> Tensor:
     return values[: len(values) // 2] if rows == 1 else values
 
 
-def unit_objection(model: Classifier, height: int, width: int) -> str | None:
-    """Why units cannot be told apart by image, in one line, or None; a forward of two black images and one of three."""
-    two, three = (_call_lengths(model, count, height, width) for count in (2, 3))
-    if not two:
-        return "no activation function is seen in the model's forward, so there are no units to prune"
-    for index, (length, longer) in enumerate(zip(two, three, strict=True)):
-        if length is not None and longer is not None and 3 * length != 2 * longer:
-            return (
-                f"activation {index} has not the images in its first dimension ({length} long with two images, {longer}"
-                " with three), so its units belong to no image"
-            )
-    return None
-
-
-def _call_lengths(model: Classifier, count: int, height: int, width: int) -> list[int | None]:
-    """The first dimension of each activation call, None where it does not depend on the images."""
-    lengths: list[int | None] = []
-
-    def note(activation: Activation, features: Tensor) -> Tensor:
-        found = activation.function(features)
-        lengths.append(len(found) if found.requires_grad else None)
-        return found
-
-    with torch.enable_grad(), replaced_activations(note):
-        model(torch.zeros(count, 3, height, width, device=model.device, requires_grad=True))
-    return lengths
+def refuse_changed(outcomes: Sequence[tuple[Tensor, int] | None]) -> None:
+    """Raise an error where an activation's result is no longer of the version that it had."""
+    changed = [index for index, one in enumerate(outcomes) if one is not None and one[0]._version != one[1]]
+    if changed:
+        raise FatalError(
+            f"pruning: the model changes what activation {changed[0]} returned in place, so its units cannot be"
+            " scored; write that operation out of place"
+        )
 
 
 def pruned(kept: Kept) -> Rule:

@@ -20,9 +20,9 @@ from pipeline.methods.pruning import (
     percentile_thresholds,
     pruned_outputs,
     relative_change,
-    unit_objection,
     unit_scores,
 )
+from pipeline.methods.pruning_objection import unit_objection
 from pipeline.models.classifier import Classifier
 
 NEAR_ZERO = 1e-4
@@ -37,7 +37,8 @@ class PruningCalibration(Calibration):
 
     Source: Khakzar et al. 2019, Sec. 4.1 ("The pruning percentage (e.g., 60%) is chosen such that on average its
         effect on output change is equal to the allowed threshold"). The grid is ours. Images whose output is within
-        1e-4 of 0 are left out of the mean, and counted.
+        1e-4 of 0 are left out of the mean, and counted. The output is that of the predicted class, whichever classes
+        are explained afterwards: the percentile belongs to the model.
     """
 
     name: Literal["pruning"] = "pruning"
@@ -213,8 +214,9 @@ def kept_within(
 ) -> Kept:
     """What is left of each image's units when no more can go without changing the output too much.
 
-    First go the units without effect, then in each step the lowest `step_percent` of all units, and with them what
-    has no effect any more. An image is done before the step that would change its output by more than is allowed.
+    First go the units without effect, if any, then in each step the lowest `step_percent` of all units (rounded up),
+    and with them what has no effect any more. An image is done before the step that would change its output by more
+    than is allowed.
     All images take their steps together; those that are done leave.
 
     Args:
@@ -233,9 +235,10 @@ def kept_within(
     """
     scores = unit_scores(model, images, targets, output)
     units, before = scores.units.shape[1], scores.outputs
-    step = max(1, round(units * step_percent / 100))
+    step = max(1, math.ceil(units * step_percent / 100))
     kept = scores.above(torch.full_like(before, KEEP_ALL))
-    ranks = scores.without_effect()
+    idle = scores.without_effect()
+    ranks = torch.where(idle > 0, idle, step).clamp(max=units)
     going = torch.arange(len(images), device=images.device)
     while len(going):
         tried = scores.above(scores.lowest(ranks.tolist()))

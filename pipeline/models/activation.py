@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import FatalError
 from pipeline.models.classifier import Classifier
+from pipeline.models.probe import probe_images, same_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +90,38 @@ def replaced_activations(rule: Rule) -> Iterator[None]:
 
     Args:
         rule: called for each activation in turn. What it returns becomes the activation's output, also where the
-            network asked for it in place: whoever else holds that tensor finds it changed, as without the rule.
-            The backward pass goes through what the rule did.
+            network asked for it in place: whoever else holds that very tensor finds it changed, as without the rule,
+            and a change of a view shows in the tensor that it is a part of. Not seen is a new tensor that takes the
+            place of an activation in place through a view made before, or as what the network returns
+            (`activation_kinds` finds out). The backward pass goes through what the rule did.
     """
     with _Interception(rule):
         yield
 
 
 def activation_kinds(model: Classifier, height: int, width: int) -> tuple[str, ...]:
-    """The kinds of a model's activations in the order of their calls; one forward of a black image."""
+    """The kinds of a model's activations in the order of their calls; two forwards of two drawn images.
+
+    Raises:
+        FatalError: the logits are not those of the network itself when each activation is replaced by itself.
+    """
     kinds: list[str] = []
 
     def note(activation: Activation, features: Tensor) -> Tensor:
         kinds.append(activation.kind)
         return activation.function(features)
 
-    with torch.no_grad(), replaced_activations(note):
-        model(torch.zeros(1, 3, height, width, device=model.device))
+    images = probe_images(model, 2, height, width)
+    with torch.no_grad():
+        expected = model(images)
+        with replaced_activations(note):
+            found = model(images)
+    if not same_values(found, expected):
+        raise FatalError(
+            f"the logits change by {float((found - expected).abs().max()):.3g} when each activation is replaced by"
+            " itself, so no rule can take its place; write those of a tensor that has views or is returned out of place"
+            " (inplace=False), and leave randomness out of the forward"
+        )
     return tuple(kinds)
 
 
@@ -114,11 +130,14 @@ def unruled(method: str, model: Classifier, height: int, width: int, ruled: Coll
 
     Args:
         method: whose rule it is, to begin the line with.
-        model: the model, asked by one forward.
+        model: the model, asked by two forwards.
         height, width: of its images.
         ruled: the kinds that the rule has a meaning for.
     """
-    kinds = activation_kinds(model, height, width)
+    try:
+        kinds = activation_kinds(model, height, width)
+    except FatalError as error:
+        return f"{method}: {error}"
     if not kinds:
         return f"{method}: no activation function is seen in the model's forward (a scripted or compiled network?)"
     strange = [kind for kind in dict.fromkeys(kinds) if kind not in ruled]

@@ -288,6 +288,42 @@ def test_networks_give_the_same_values_and_gradients(name: str) -> None:
         torch.testing.assert_close(given, gradient, atol=1e-5 * float(gradient.abs().max()), rtol=1e-4)
 
 
+class ViewBefore(nn.Module):
+    """A view that was made before its base is changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(32, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        part = features[:, :2]
+        F.relu_(features)
+        logits: Tensor = self.head(part.flatten(1))
+        return logits
+
+
+class OwnResult(nn.Module):
+    def forward(self, features: Tensor) -> Tensor:
+        return own_result(features)
+
+
+@pytest.mark.parametrize("network", [ViewBefore(), nn.Sequential(nn.Flatten(), nn.Linear(48, 3), OwnResult())])
+def test_a_change_in_place_that_a_rule_would_hide_is_objected_to(network: nn.Module) -> None:
+    model = Classifier(settle(network, 3.0), classes=3)
+    with pytest.raises(FatalError, match="replaced by itself"):
+        activation_kinds(model, 4, 4)
+    reason = unruled("some_method", model, 4, 4, ("relu",))
+    assert reason is not None and reason.startswith("some_method: the logits change") and "\n" not in reason
+
+
+def test_nan_weights_are_not_mistaken_for_a_hidden_change() -> None:
+    model = small_classifier()
+    with torch.no_grad():
+        model.network.get_submodule("6").weight[0, 0] = float("nan")
+    assert activation_kinds(model, 8, 8) == ("relu", "relu")
+
+
 def test_kinds_without_a_rule_are_named() -> None:
     smooth = nn.Sequential(nn.Flatten(), nn.Linear(48, 3), nn.SiLU(), nn.GELU(), nn.ReLU())
     reason = unruled("some_method", Classifier(settle(smooth), classes=3), 4, 4, ("relu",))

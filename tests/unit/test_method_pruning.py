@@ -81,7 +81,7 @@ def slow_iterative(model: Classifier, image: Tensor, target: int, allowed: float
     """Masks by removing a share of the units at a time, with the units sorted outright."""
     scores = slow_scores(model, image, target)
     total = sum(one.numel() for one in scores)
-    step = round(total * percent / 100)
+    step = int(np.ceil(total * percent / 100))
     masks = [torch.ones_like(one) for one in scores]
     removed = sum(int((one == 0).sum()) for one in scores)
     while True:
@@ -366,6 +366,50 @@ def test_an_activation_changed_in_place_is_an_error() -> None:
     model = Classifier(settle(nn.Sequential(nn.Flatten(), nn.Linear(48, 6), Scaled(), nn.Linear(6, 3))), classes=3)
     with pytest.raises(FatalError, match="activation 0"):
         PruneGrad(percentile=60)(model, make_batch(model, size=4), Noise())
+    objection = PrunePGD(percentile=60).objection(model, Setting(3, 4, 4))
+    assert objection is not None and objection.startswith("prune_pgd: the model changes what activation 0")
+
+
+class Averaged(nn.Module):
+    """Logits that are averaged over an image and its mirror image, in either order of the rows."""
+
+    def __init__(self, image_after_image: bool) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.image_after_image = image_after_image
+
+    def forward(self, images: Tensor) -> Tensor:
+        both = torch.stack([images, images.flip(-1)], int(self.image_after_image))
+        features = F.gelu(self.features(both.flatten(0, 1))).mean((2, 3))
+        return self.head(features.view(*both.shape[:2], 4).mean(int(self.image_after_image)))  # type: ignore[no-any-return]
+
+
+def test_rows_that_are_not_image_after_image_are_objected_to() -> None:
+    method, setting = PruneGrad(percentile=60), Setting(3, 8, 8)
+    mixed, ordered = (Classifier(settle(Averaged(one)), classes=3) for one in (False, True))
+    assert "activation 0" in str(method.objection(mixed, setting))
+    assert method.objection(ordered, setting) is None
+
+
+def test_units_that_depend_on_other_images_are_objected_to() -> None:
+    class Centred(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            return F.relu(features - features.mean(0))
+
+    model = Classifier(settle(nn.Sequential(nn.Flatten(), nn.Linear(48, 6), Centred(), nn.Linear(6, 3))), classes=3)
+    assert "on other images" in str(PruneGrad(percentile=60).objection(model, Setting(3, 4, 4)))
+
+
+def test_a_change_that_the_interception_hides_is_objected_to() -> None:
+    class ViewBefore(nn.Module):
+        def forward(self, features: Tensor) -> Tensor:
+            part = features[:, :6]
+            F.relu_(features)
+            return part
+
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 9), ViewBefore(), nn.Linear(6, 3))
+    model = Classifier(settle(network, 3.0), classes=3)
+    assert "replaced by itself" in str(PruneGrad(percentile=60).objection(model, Setting(3, 4, 4)))
 
 
 class Counted(nn.Module):
@@ -408,6 +452,37 @@ def test_the_search_for_the_percentile_takes_no_more_passes_than_declared() -> N
     PruningCalibration(step=5)(model, given)
     declared = PruningCalibration(step=5).cost(Setting(5, 8, 8)).forwards
     assert declared == 21 and 6 < model.network.forwards < 6 * declared
+
+
+@pytest.mark.parametrize("rescore", [True, False])
+def test_the_per_image_form_takes_no_more_passes_than_declared(rescore: bool) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.Softplus(), nn.Linear(64, 3))
+    model = Classifier(settle(network), classes=3)
+    with torch.no_grad():
+        network[3].weight *= 1e-4
+        network[3].bias += 5
+    batch = make_batch(model, 2, size=4)
+    assert int(unit_scores(model, batch.images, batch.targets, "logit").without_effect().max()) == 0
+    method = PruneGrad(mode="per_image", step_percent=3.9, rescore=rescore)
+    declared = method.cost(Setting(3, 4, 4))
+    counted = model.network = Counted(network)
+    method(model, batch, Noise())
+    # The scores, steps of 3 of the 64 units until all are gone, and the gradient.
+    assert counted.forwards == 2 * (1 + 22 + 1)
+    assert counted.forwards <= 2 * declared.forwards
+
+
+def test_steps_have_their_length_also_where_the_gradient_is_tiny() -> None:
+    model = small_classifier()
+    batch = make_batch(model, 3)
+    expected = PrunePGD(percentile=60, steps=1)(model, batch, Noise())
+    head = model.network.get_submodule("6")
+    for _ in range(2):
+        with torch.no_grad():
+            head.weight *= 1e-15
+        found = PrunePGD(percentile=60, steps=1)(model, batch, Noise())
+        torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((3,), 0.01))
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_a_nan_in_the_network_shows_in_every_map() -> None:
