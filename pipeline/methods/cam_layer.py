@@ -37,7 +37,10 @@ def cam_layer(method: str, model: Classifier, name: str | None, height: int, wid
     if name is None:
         found = _LAST_LAYERS.setdefault(model, {})
         if (height, width) not in found:
-            found[height, width] = last_spatial_layer(model.network, height, width)
+            try:
+                found[height, width] = last_spatial_layer(model.network, height, width)
+            except FatalError as error:
+                raise FatalError(f"{method}: {error}") from error
         name = found[height, width]
     try:
         return model.network.get_submodule(name)
@@ -132,6 +135,5 @@ def objection_of(method: str, model: Classifier, name: str | None, height: int, 
     try:
         features(method, model, name, torch.zeros(1, 3, height, width, device=model.device), most)
     except FatalError as error:
-        text = str(error)
-        return text if text.startswith(method) else f"{method}: {text}"
+        return str(error)
     return None

@@ -14,13 +14,13 @@ from pipeline.contracts import AttributionMethod, Batch, Cost, Setting
 from pipeline.errors import FatalError
 from pipeline.fill import Fill, filled
 from pipeline.methods.gradient import explained
-from pipeline.models.activation import Activation, replaced_activations
+from pipeline.models.activation import Activation
 from pipeline.models.classifier import Classifier
 from pipeline.models.operation import Operation, refusing, replaced_operations, ruled
 from pipeline.noise import Noise
 
 # Values of these are 0, a bound or the input itself, so that float32 loses nothing in their differences.
-_EXACT = ("relu", "relu6", "hardtanh", "prelu")
+_EXACT = ("relu", "relu6", "hardtanh", "clamp", "prelu")
 # Share of f(x) − f(baseline) that may be missing before a model counts as not explained; rounding, by the logits.
 _TOLERANCE = 0.01
 _ROUNDING = 1e-5
@@ -126,8 +126,8 @@ def _baseline(model: Classifier, images: Tensor, first_only: bool) -> _Trace:
         return operation.function(*operation.inputs)
 
     # With a graph, though nothing is differentiated: it tells which products are of two features.
-    rules = {"max_pool": keep_operation, "product": keep_operation, "unruled": refusing("deeplift")}
-    with replaced_operations(rules), replaced_activations(keep_activation):
+    rules = dict.fromkeys(("max_pool", "product", "clamp"), keep_operation)
+    with replaced_operations(rules | {"unruled": refusing("deeplift")}, keep_activation):
         model(images.detach().clone().requires_grad_(True))
     return trace
 
@@ -138,11 +138,11 @@ def _compared(trace: _Trace) -> Iterator[None]:
     trace.rewind()
 
     def activation_rule(activation: Activation, features: Tensor) -> Tensor:
-        (start,) = trace.following(activation.kind, (features,))
-        here = features.detach()
-        output = activation.function(here)
-        multiplier = _slope(activation, here, output, start)
-        return ruled(output, lambda gradient, saved: (gradient * saved,), (features,), (multiplier,))
+        return _rescaled(activation.kind, activation.function, features, *trace.following(activation.kind, (features,)))
+
+    def clamp_rule(operation: Operation) -> Tensor:
+        (features,) = operation.inputs
+        return _rescaled("clamp", operation.function, features, *trace.following("clamp", operation.inputs))
 
     def pooling_rule(operation: Operation) -> Tensor:
         return _pooled(operation, *trace.following("max_pool", operation.inputs))
@@ -150,36 +150,48 @@ def _compared(trace: _Trace) -> Iterator[None]:
     def product_rule(operation: Operation) -> Tensor:
         return _multiplied(operation, *trace.following("product", operation.inputs))
 
-    rules = {"max_pool": pooling_rule, "product": product_rule, "unruled": refusing("deeplift")}
-    with replaced_operations(rules), replaced_activations(activation_rule):
+    rules = {
+        "max_pool": pooling_rule,
+        "product": product_rule,
+        "clamp": clamp_rule,
+        "unruled": refusing("deeplift"),
+    }
+    with replaced_operations(rules, activation_rule):
         yield
 
 
-def _slope(activation: Activation, here: Tensor, output: Tensor, start: Tensor) -> Tensor:
-    """Multipliers Δout/Δin of an elementwise activation.
+def _rescaled(kind: str, function: Callable[[Tensor], Tensor], features: Tensor, start: Tensor) -> Tensor:
+    """An elementwise function whose backward pass multiplies by Δout/Δin."""
+    here = features.detach()
+    output = function(here)
+    multiplier = _slope(kind, function, here, output, start)
+    return ruled(output, lambda gradient, saved: (gradient * saved,), (features,), (multiplier,))
+
+
+def _slope(kind: str, function: Callable[[Tensor], Tensor], here: Tensor, output: Tensor, start: Tensor) -> Tensor:
+    """Multipliers Δout/Δin of an elementwise function.
 
     Args:
-        activation: its call.
+        kind, function: an activation, or `clamp`.
         here, output: input and output for the images, (N, …).
         start: input for the baseline, (N or 1, …).
 
     Returns:
         (N, …). Where Δin is zero: the derivative.
     """
-    function = activation.function
-    if activation.kind not in _EXACT:
+    if kind not in _EXACT:
         # In double precision the difference of two float32 numbers, however near, keeps its leading digits.
         here, start = here.double(), start.double()
         output = function(here)
     change = here - start
     same = change == 0
-    if activation.kind == "relu":
+    if kind == "relu":
         derivative = (here > 0).to(here)
     else:
         with torch.enable_grad():
             point = here.detach().requires_grad_(True)
             derivative = torch.autograd.grad(function(point).sum(), point)[0]
-    if activation.kind == "prelu":
+    if kind == "prelu":
         # Its parameters keep it in float32, where the difference of two near values is rounding.
         same = change.abs() <= 1e-4 * here.abs()
     secant = (output - function(start)) / change.masked_fill(same, 1.0)

@@ -189,7 +189,9 @@ class _Pyramid:
         place = masks * self._steps
         level = place.floor().clamp_(max=self._steps - 1)
         pixel = owner[:, None] * (height * width) + torch.arange(height * width, device=masks.device)
-        lines = self._lines.index_select(0, (pixel * self._steps + level.flatten(1).long()).flatten())
+        # A mask of NaN (where the model's output is) has no level; its pixels get NaN by `place`.
+        line = level.nan_to_num().flatten(1).long()
+        lines = self._lines.index_select(0, (pixel * self._steps + line).flatten())
         value, slope = lines.view(count, height, width, 6).permute(0, 3, 1, 2).chunk(2, 1)
         return value + (place - level)[:, None] * slope, self._steps * slope
 

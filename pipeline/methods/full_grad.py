@@ -16,6 +16,7 @@ from pipeline.errors import FatalError
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
 from pipeline.models.activation import Activation, replaced_activations
+from pipeline.models.check import undifferentiable
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -61,6 +62,10 @@ class FullGrad(AttributionMethod):
             gradient = full_gradient(model, image, target, "logit", lambda part: totals.append(part.sum()))
         except FatalError as error:
             return str(error)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return f"full_grad: the network cannot be differentiated: {undifferentiable(error)}"
         totals += [(gradient * (image - model.mean)).sum()]
         found = torch.stack(totals)
         with torch.no_grad():

@@ -34,7 +34,7 @@ class GuidedGradCam(AttributionMethod):
         """A model without a spatial layer, or with activations that have no guided backward."""
         reason = self._grad_cam.objection(model, setting)
         if reason is not None:
-            return f"{self.name}: {reason}"
+            return f"{self.name}: {reason.removeprefix('grad_cam: ')}"
         return unruled(self.name, model, setting.height, setting.width, RECTIFIERS)
 
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:

@@ -15,7 +15,7 @@ from pipeline.errors import FatalError
 from pipeline.fill import filled
 from pipeline.methods.gradient import explained
 from pipeline.methods.lrp_convolution import Convolution, box, gamma, positive, stabilised
-from pipeline.models.activation import Activation, replaced_activations, unruled
+from pipeline.models.activation import Activation, unruled
 from pipeline.models.classifier import Classifier
 from pipeline.models.operation import Operation, refusing, replaced_operations, ruled
 from pipeline.models.operation import Rule as OperationRule
@@ -85,7 +85,7 @@ class LRPEpsilon(AttributionMethod):
             zero = filled(self.zero, model, images)
             pixels = images.detach().requires_grad_(True)
             rules = _Rules(self, model, pixels, zero)
-            with replaced_operations(rules.operations()), replaced_activations(rules.activation):
+            with replaced_operations(rules.operations(), rules.activation):
                 logits = model(pixels)
             rules.finish()
             share = torch.autograd.grad(explained(logits, targets, "logit").sum(), pixels)[0]

@@ -18,8 +18,8 @@ def check_classifier(model: nn.Module, height: int, width: int, classes: int) ->
         classes: number of logits expected.
 
     Raises:
-        FatalError: the images do not fit, or the output is no tensor (N, classes), is not finite, or is
-            already a probability.
+        FatalError: the images do not fit, or the output is no tensor (N, classes), is not finite, is already a
+            probability, or has no gradient with respect to the images.
     """
     images = torch.stack(
         [
@@ -38,6 +38,36 @@ def check_classifier(model: nn.Module, height: int, width: int, classes: int) ->
         raise FatalError(f"the model returns NaN or infinite logits on plain {height}x{width} images")
     if classes > 1 and (output >= 0).all() and torch.allclose(output.sum(1), output.new_ones(3), atol=1e-3):
         raise FatalError("the model returns probabilities, expected logits: leave the last softmax out")
+    _check_gradient(model, images[1:])
+
+
+def _check_gradient(model: nn.Module, images: Tensor) -> None:
+    """Takes one gradient with respect to the images.
+
+    Raises:
+        FatalError: autograd refuses.
+    """
+    like = next((tensor for tensor in model.parameters() if tensor.is_floating_point()), images)
+    pixels = images.to(like).requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            # A copy: a network may change its input in place, which a leaf of the graph forbids.
+            output = model(pixels.clone())
+            torch.autograd.grad(output.sum(), pixels)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # the network may be the user's own code, which may raise anything
+        raise FatalError(f"the model has no gradient with respect to its images: {undifferentiable(error)}") from error
+
+
+def undifferentiable(error: Exception) -> str:
+    """Why autograd refused a network, in one line with the mend."""
+    reason = str(error).strip().split("\n", 1)[0].split("; expected version", 1)[0] or type(error).__name__
+    if "inplace" in reason or "in-place" in reason:
+        return f"{reason}; write `y = y + x` in its forward in place of `y += x`"
+    if "does not require grad" in reason or "not have been used" in reason:
+        return f"{reason}; leave `torch.no_grad()`, `detach()` and rounding out of its forward"
+    return reason
 
 
 @torch.no_grad()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -188,8 +191,21 @@ def test_a_transformer_is_objected_to() -> None:
     assert "layer_norm" in str(DeepLift().objection(model, Setting(10, 16, 16)))
 
 
+class Sinh(torch.autograd.Function):
+    """A function that no rule sees."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return torch.sinh(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * torch.cosh(ctx.saved_tensors[0])
+
+
 class Hidden(nn.Module):
-    """A square that no function names: matrices of each image's own features."""
+    """Logits that are not linear in the features, unseen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,8 +213,8 @@ class Hidden(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = images.mean((2, 3))
-        cubed: Tensor = torch.sinh(4 * self.layer(features))
-        return cubed
+        logits: Tensor = Sinh.apply(4 * self.layer(features))
+        return logits
 
 
 def test_a_sum_that_misses_the_change_is_objected_to() -> None:
@@ -215,3 +231,43 @@ def test_a_forward_that_depends_on_pixel_values_is_an_error() -> None:
     model = Classifier(Moody(), classes=3)
     with pytest.raises(FatalError, match="depends on the pixels"):
         DeepLift()(model, make_batch(model), Noise())
+
+
+class Cut(nn.Module):
+    """Linear, a function, linear."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(48, 12), nn.Linear(12, 3), function
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.function(self.first(images.flatten(1))))
+        return logits
+
+
+BOUNDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "below 1": lambda x: x.clamp(max=1.0),
+    "between": lambda x: torch.clip(x, -0.5, 0.5),
+    "in place": lambda x: x.clamp_(-0.2, 0.7),
+    "relu": lambda x: x.clamp(min=0),
+    "relu6": lambda x: x.clamp(0, 6),
+    "minimum": lambda x: x.clamp_min(0),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "hardtanh": F.hardtanh,
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_values_cut_off_at_bounds_have_the_rescale_rule(name: str) -> None:
+    model = Classifier(settle(Cut(BOUNDS[name]), 4.0), classes=3)
+    batch = make_batch(model, 3, 4)
+    assert_complete(model, batch, DeepLift())
+    network = model.network
+    assert isinstance(network, Cut)
+    before = network.first(torch.zeros(1, 48))
+    here = network.first(batch.images.flatten(1))
+    function = BOUNDS[name]
+    multiplier = (function(here.clone()) - function(before.clone())) / (here - before)
+    expected = (network.second.weight[batch.targets] * multiplier) @ network.first.weight
+    found = DeepLift()(model, batch, Noise())
+    torch.testing.assert_close(found.flatten(1), expected * batch.images.flatten(1), atol=1e-5, rtol=1e-4)

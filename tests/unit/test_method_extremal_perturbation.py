@@ -230,3 +230,19 @@ def test_several_areas_and_games_do_not_depend_on_the_rows_of_a_forward() -> Non
     for rows in (1, 3, 5):
         model.rows = rows
         torch.testing.assert_close(method(model, batch, Noise()), together, atol=1e-5, rtol=0)
+
+
+def test_an_output_of_nan_stays_in_the_map_of_its_image() -> None:
+    class Sharp(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            # A black image has logits of NaN.
+            return images.mean((2, 3)) / images.amax((1, 2, 3), keepdim=True)[:, :, 0, 0].sqrt().square()
+
+    model = Classifier(Sharp(), classes=3)
+    batch = make_batch(model, 2)
+    batch.images[0] = 0
+    method = ExtremalPerturbation(iterations=3, step=1, sigma=2.0)
+    maps = method(model, batch, Noise())
+    alone = method(model, Batch(batch.images[1:], batch.targets[1:], batch.ids[1:]), Noise())
+    assert maps[0].isnan().all()
+    torch.testing.assert_close(maps[1:], alone)

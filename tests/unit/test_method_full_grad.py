@@ -164,3 +164,14 @@ def test_networks_that_are_not_the_sum_of_their_parts_are_refused() -> None:
 def test_an_untrained_vision_transformer_is_refused() -> None:
     model = load_classifier(ModelConfig(name="vit_b_16", weights="random"), classes=5)
     assert str(FullGrad().objection(model, Setting(5, 224, 224))).startswith("full_grad: the network uses")
+
+
+def test_a_network_that_autograd_refuses_is_objected_to() -> None:
+    class Changed(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            features = images.sigmoid()
+            features += images
+            return features.mean((2, 3))
+
+    objection = FullGrad().objection(Classifier(Changed(), classes=3), Setting(3, 8, 8))
+    assert objection is not None and objection.startswith("full_grad: ") and "`y = y + x`" in objection

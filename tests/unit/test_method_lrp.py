@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -266,3 +267,75 @@ def test_a_tensor_changed_in_place_behind_the_rules_is_an_error() -> None:
 def test_an_epsilon_of_zero_is_refused() -> None:
     with pytest.raises(ValidationError):
         LRPEpsilon(epsilon=0)
+
+
+def between_convolutions(function: Callable[[Tensor], Tensor]) -> Classifier:
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 6)
+
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = self.last(function(self.first(images)))
+            return logits.flatten(1)
+
+    return Classifier(settle(Between(), 3.0), classes=3)
+
+
+CURVED: dict[str, Callable[[Tensor], Tensor]] = {
+    "power": lambda x: 2.0**x,
+    "__pow__": lambda x: x**2,
+    "where": lambda x: torch.where(x > 0.1, x, 0.0),
+    "masked_fill": lambda x: x.masked_fill(x < 0.1, 0.0),
+    "expm1": torch.expm1,
+    "special_erf": torch.special.erf,
+    "hypot": lambda x: torch.hypot(x, x),
+    "addcmul": lambda x: torch.addcmul(x, x, x),
+    "lerp": lambda x: torch.lerp(x, x.flip(1), 0.3),
+    "cosine_similarity": lambda x: x * F.cosine_similarity(x.detach(), x, dim=1)[:, None],
+    "cumsum": lambda x: torch.stack([x.cumsum(1), x]).sum(0),
+    "exp_": lambda x: x.exp_(),
+    "quotient": lambda x: torch.div(1.0, other=x),
+    "rounded": lambda x: torch.div(x, 0.1, rounding_mode="floor") + x,
+    "matmul": lambda x: torch.matmul(x, other=x.mT),
+    "aten": torch.ops.aten.sinh,
+}
+
+
+@pytest.mark.parametrize("name", CURVED)
+def test_what_is_not_known_to_be_linear_is_refused(name: str) -> None:
+    model = between_convolutions(CURVED[name])
+    with pytest.raises(FatalError, match="lrp_epsilon: no rule for"):
+        LRPEpsilon()(model, make_batch(model), Noise())
+
+
+LINEAR: dict[str, Callable[[Tensor], Tensor]] = {
+    "quotient": lambda x: torch.div(x, other=torch.tensor(2.0)),
+    "in place": lambda x: x.div_(2).mul_(3),
+    "minus": lambda x: -(0 - x),
+    "parts": lambda x: torch.cat([*x.chunk(2, 1)], 1).transpose(2, 3).mT,
+    "clamp": lambda x: x.clamp(min=0),
+    "clamp_min": lambda x: x.clamp_min_(0),
+    "threshold": lambda x: F.threshold(x, 0.0, 0.0),
+    "hardtanh": lambda x: F.hardtanh(x, -50.0, 50.0),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_what_is_piecewise_linear_passes(name: str) -> None:
+    model = between_convolutions(LINEAR[name])
+    batch = make_batch(model)
+    expected = GradientXInput()(model, batch, Noise())
+    torch.testing.assert_close(LRPEpsilon(epsilon=1e-20)(model, batch, Noise()), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_an_activation_sees_a_tensor_changed_in_place_behind_the_rules() -> None:
+    class Late(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            features, other = images.mean(2), images.mean(3)
+            features.add_(other)
+            return torch.relu(features).flatten(1) + other.flatten(1)
+
+    model = Classifier(Late(), classes=24)
+    with pytest.raises(FatalError, match="in 'relu'"):
+        LRPEpsilon()(model, make_batch(model), Noise())

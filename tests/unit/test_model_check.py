@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import FatalError
@@ -51,3 +53,32 @@ def test_an_image_too_small_for_the_net_is_one_line(name: str, size: int) -> Non
     with pytest.raises(FatalError, match=f"cannot take images of {size}x{size}: .+") as caught:
         check_classifier(build_network(name, 3).eval(), size, size, 3)
     assert "\n" not in str(caught.value)
+
+
+class Changed(nn.Module):
+    """A ReLU in place, whose output is changed in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = F.relu(self.layer(images), inplace=True)
+        features += images
+        return features.mean((2, 3))
+
+
+def test_a_network_that_autograd_refuses_is_named_with_the_mend() -> None:
+    with pytest.raises(FatalError, match=r"no gradient .*inplace operation.*`y = y \+ x`") as caught:
+        check_classifier(Changed(), 8, 8, 3)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(FatalError, match=r"no gradient .*torch\.no_grad"):
+        check_classifier(Returning(lambda pixels: pixels.detach() + 0.1), 8, 8, 3)
+
+
+def test_an_image_changed_in_place_and_frozen_parameters_pass() -> None:
+    check_classifier(Returning(lambda pixels: pixels.sub_(0.5)), 8, 8, 3)
+    network = build_network("cifar_resnet8", 10).eval().requires_grad_(False)
+    with torch.no_grad():
+        check_classifier(network, 28, 28, 10)
+    assert all(parameter.grad is None for parameter in network.parameters())
