@@ -14,6 +14,7 @@ from pipeline.contracts import AttributionMethod, Batch, Cost, Setting
 from pipeline.errors import FatalError
 from pipeline.fill import Fill, filled
 from pipeline.methods.gradient import explained
+from pipeline.methods.piece import in_pieces
 from pipeline.models.activation import Activation
 from pipeline.models.classifier import Classifier
 from pipeline.models.operation import Operation, refusing, replaced_operations, ruled
@@ -71,9 +72,7 @@ class DeepLift(AttributionMethod):
         constant = self.baseline != "blur"
         trace = _Trace()
         pieces = []
-        for images, targets in zip(
-            torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
-        ):
+        for images, targets in in_pieces(model, batch.images, batch.targets):
             start = filled(self.baseline, model, images)
             if not (constant and trace.found):
                 trace = _baseline(model, start[:1] if constant else start, first_only=constant)

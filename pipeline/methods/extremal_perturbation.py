@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Explanation, Setting
 from pipeline.methods.gradient import input_gradient
-from pipeline.methods.smooth_mask import MaxConvolution, blurred, in_proportion
+from pipeline.methods.smooth_mask import MaxConvolution, gaussian_blurred, in_proportion
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -71,7 +71,7 @@ class ExtremalPerturbation(AttributionMethod):
         masks = self._masks(model, batch)
         maps = masks.sum(1, keepdim=True)
         if self.smooth:
-            maps = blurred(maps, self.smooth * min(maps.shape[-2:]), "zero")
+            maps = gaussian_blurred(maps, self.smooth * min(maps.shape[-2:]), "zero")
         return Explanation(maps, {"area": masks.mean((2, 3))})
 
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
@@ -171,7 +171,7 @@ class _Pyramid:
         """
         self._steps = levels - 1
         sigmas = [strongest * (1 - level / self._steps) for level in range(levels)]
-        pyramid = torch.stack([blurred(images, sigma, "zero") for sigma in sigmas]).permute(1, 3, 4, 0, 2)
+        pyramid = torch.stack([gaussian_blurred(images, sigma, "zero") for sigma in sigmas]).permute(1, 3, 4, 0, 2)
         # One line a pixel and level, (value, difference to the next), so that one look-up finds both.
         self._lines = torch.cat([pyramid[..., :-1, :], pyramid.diff(dim=3)], 4).flatten(0, 3)
 

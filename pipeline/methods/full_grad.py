@@ -15,6 +15,7 @@ from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, 
 from pipeline.errors import FatalError
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
+from pipeline.methods.piece import in_pieces
 from pipeline.models.activation import Activation, replaced_activations
 from pipeline.models.check import undifferentiable
 from pipeline.models.classifier import Classifier
@@ -81,9 +82,7 @@ class FullGrad(AttributionMethod):
         """(B, 1, H, W), zero or more."""
         height, width = batch.images.shape[-2:]
         pieces = []
-        for images, targets in zip(
-            torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
-        ):
+        for images, targets in in_pieces(model, batch.images, batch.targets):
             total = images.new_zeros(len(images), 1, height, width)
 
             def add(part: Tensor, total: Tensor = total) -> None:

@@ -14,6 +14,7 @@ from pipeline.errors import FatalError
 from pipeline.methods.cam_layer import Change, cam_layer, changed_output, checked_map
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
+from pipeline.methods.piece import in_pieces
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -49,9 +50,7 @@ class GradCam(AttributionMethod):
         height, width = batch.images.shape[-2:]
         layer = cam_layer("grad_cam", model, self.layer, height, width)
         pieces = []
-        for images, targets in zip(
-            torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
-        ):
+        for images, targets in in_pieces(model, batch.images, batch.targets):
             leaves: list[Tensor] = []
             with changed_output(layer, _leaf_into(leaves)):
                 score = explained(model(images), targets, self.output).sum()

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.contracts import Batch, Cost, ExplainedOutput, Reduction, Setting, SharedWork, SharingMethod
+from pipeline.methods.piece import in_pieces
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -46,7 +47,7 @@ def input_gradient(model: Classifier, images: Tensor, targets: Tensor, output: E
         (N, 3, H, W) float32, detached.
     """
     pieces = []
-    for piece, target in zip(torch.split(images, model.rows), torch.split(targets, model.rows), strict=True):
+    for piece, target in in_pieces(model, images, targets):
         pixels = piece.detach().requires_grad_(True)
         score = explained(model(pixels), target, output).sum()
         pieces.append(torch.autograd.grad(score, pixels)[0])

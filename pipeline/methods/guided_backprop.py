@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Reduction, Setting
 from pipeline.methods.gradient import explained
+from pipeline.methods.piece import in_pieces
 from pipeline.models.activation import RECTIFIERS, Backward, rectified, replaced_activations, unruled
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
@@ -32,7 +33,7 @@ def rectified_gradient(
         (N, 3, H, W) float32, detached.
     """
     pieces = []
-    for piece, target in zip(torch.split(images, model.rows), torch.split(targets, model.rows), strict=True):
+    for piece, target in in_pieces(model, images, targets):
         pixels = piece.detach().requires_grad_(True)
         with torch.enable_grad():
             with replaced_activations(lambda activation, features: rectified(activation, features, backward)):

@@ -15,6 +15,7 @@ from pipeline.errors import FatalError
 from pipeline.fill import filled
 from pipeline.methods.gradient import explained
 from pipeline.methods.lrp_convolution import Convolution, box, gamma, positive, stabilised
+from pipeline.methods.piece import in_pieces
 from pipeline.models.activation import Activation, unruled
 from pipeline.models.classifier import Classifier
 from pipeline.models.operation import Operation, refusing, replaced_operations, ruled
@@ -79,9 +80,7 @@ class LRPEpsilon(AttributionMethod):
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """Signed relevance, (B, 3, H, W)."""
         pieces = []
-        for images, targets in zip(
-            torch.split(batch.images, model.rows), torch.split(batch.targets, model.rows), strict=True
-        ):
+        for images, targets in in_pieces(model, batch.images, batch.targets):
             zero = filled(self.zero, model, images)
             pixels = images.detach().requires_grad_(True)
             rules = _Rules(self, model, pixels, zero)

@@ -11,8 +11,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
-from pipeline.methods.gradient import explained, input_gradient
-from pipeline.methods.smooth_mask import PAPER_SIDE, blur_matrix, blurred, in_proportion
+from pipeline.methods.gradient import input_gradient
+from pipeline.methods.masked_score import masked_scores
+from pipeline.methods.smooth_mask import PAPER_SIDE, blur_matrix, gaussian_blurred, in_proportion
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -89,7 +90,7 @@ class MeaningfulPerturbation(AttributionMethod):
         """
         height, width = images.shape[-2:]
         rows, columns = self._enlargement(height, width, images)
-        removed = blurred(images, self.blur or in_proportion(10, height, width), "edge")
+        removed = gaussian_blurred(images, self.blur or in_proportion(10, height, width), "edge")
         grid = self._first_grid(model, images, removed, targets, (rows.shape[1], columns.shape[1]))
         windows = _Windows(images, removed, jitter)
         first, second = torch.zeros_like(grid), torch.zeros_like(grid)
@@ -126,12 +127,9 @@ class MeaningfulPerturbation(AttributionMethod):
             return images.new_ones(len(images), *cells)
         height, width = images.shape[-2:]
         masks = torch.stack([torch.ones_like(images[0, 0]), *_circles(height, width, images)])
-        # Images and masks share the forwards.
-        scores = []
-        for row, mask in _pieces(len(images), len(masks), model.rows, images.device):
-            shown = torch.lerp(removed[row], images[row], masks[mask][:, None])
-            scores.append(explained(model(shown), targets[row], self.output))
-        score = torch.cat(scores).view(len(images), len(masks))
+        score = masked_scores(
+            model, images, targets, removed, len(masks), lambda row, mask: masks[mask][:, None], self.output
+        )
         whole, least = score[:, :1], score[:, -1:]
         # The last circle is the full blur, so that there is always one.
         enough = (score[:, 1:] - least) * (whole - least).sign() <= _SUPPRESSED * (whole - least).abs()
@@ -188,10 +186,5 @@ def _circles(height: int, width: int, like: Tensor) -> list[Tensor]:
     across = torch.arange(width, device=like.device) - width // 2
     distance = (down**2 + across**2).sqrt()
     circles = [(distance <= radius * unit).to(like) for radius in _RADII[:-1]]
-    return [1 - blurred(circle, _CIRCLE_BLUR * unit, "edge") for circle in circles] + [torch.zeros_like(like[0, 0])]
-
-
-def _pieces(images: int, masks: int, rows: int, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    """Numbers of image and mask for all pairs, in pieces of at most `rows`."""
-    numbers = torch.arange(images * masks, device=device)
-    return [(piece // masks, piece % masks) for piece in torch.split(numbers, rows)]
+    outside = [1 - gaussian_blurred(circle, _CIRCLE_BLUR * unit, "edge") for circle in circles]
+    return [*outside, torch.zeros_like(like[0, 0])]

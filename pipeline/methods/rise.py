@@ -76,7 +76,7 @@ def random_masks(grids: Tensor, shifts: Tensor, size: tuple[int, int]) -> Tensor
 
     Args:
         grids: (K, s, s) float32.
-        shifts: (K, 2) int64, first row and column of the crop, from 0 to ⌈H/s⌉ and ⌈W/s⌉.
+        shifts: (K, 2) int64, first row and column of the crop, from 0 to ⌈H/s⌉ − 1 and ⌈W/s⌉ − 1.
         size: height and width of the image.
 
     Returns:

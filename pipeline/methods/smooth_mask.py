@@ -46,7 +46,7 @@ def blur_matrix(size: int, sigma: float, border: Border, like: Tensor) -> Tensor
     return matrix.to(like)
 
 
-def blurred(images: Tensor, sigma: float, border: Border) -> Tensor:
+def gaussian_blurred(images: Tensor, sigma: float, border: Border) -> Tensor:
     """Images behind a Gaussian of `sigma` pixels, (…, H, W) as given; see `blur_matrix`."""
     rows = blur_matrix(images.shape[-2], sigma, border, images)
     columns = blur_matrix(images.shape[-1], sigma, border, images)

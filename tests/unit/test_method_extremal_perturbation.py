@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.contracts import Batch, Setting
 from pipeline.methods.extremal_perturbation import ExtremalPerturbation
-from pipeline.methods.smooth_mask import MaxConvolution, blurred
+from pipeline.methods.smooth_mask import MaxConvolution, gaussian_blurred
 from pipeline.models import Classifier
 from pipeline.noise import Noise
 
@@ -213,7 +213,7 @@ def test_smoothing_is_a_gaussian_over_the_sum() -> None:
     batch = make_batch(model, 2)
     plain = ExtremalPerturbation(areas=(0.1, 0.4), iterations=3, smooth=0)(model, batch, Noise())
     smooth = ExtremalPerturbation(areas=(0.1, 0.4), iterations=3, smooth=0.2)(model, batch, Noise())
-    torch.testing.assert_close(smooth, blurred(plain, 1.6, "zero"))
+    torch.testing.assert_close(smooth, gaussian_blurred(plain, 1.6, "zero"))
 
 
 def test_the_cost_counts_areas_and_games() -> None:

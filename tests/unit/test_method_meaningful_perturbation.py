@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.contracts import Batch, Setting
 from pipeline.methods.meaningful_perturbation import MeaningfulPerturbation, _variation_gradient
-from pipeline.methods.smooth_mask import blurred
+from pipeline.methods.smooth_mask import gaussian_blurred
 from pipeline.models import Classifier
 from pipeline.noise import Noise
 
@@ -24,7 +24,7 @@ def test_the_blur_is_scipys() -> None:
     images = drawn("image", 2, 3, 9, 12)
     for border, mode in (("edge", "nearest"), ("zero", "constant")):
         expected = gaussian_filter(images.double().numpy(), (0, 0, 1.5, 1.5), mode=mode, truncate=4)
-        torch.testing.assert_close(blurred(images, 1.5, border), torch.from_numpy(expected).float())
+        torch.testing.assert_close(gaussian_blurred(images, 1.5, border), torch.from_numpy(expected).float())
 
 
 def test_the_gradient_of_the_variation_is_autograds() -> None:
@@ -137,7 +137,7 @@ def test_the_map_takes_the_evidence_away() -> None:
     batch = make_batch(model, 3, size=SIZE)
     maps = MeaningfulPerturbation(iterations=40)(model, batch, Noise())
     assert maps.min() >= -1e-6 and maps.max() <= 1 + 1e-6
-    shown = torch.lerp(batch.images, blurred(batch.images, 10 * UNIT, "edge"), maps)
+    shown = torch.lerp(batch.images, gaussian_blurred(batch.images, 10 * UNIT, "edge"), maps)
     with torch.no_grad():
         before, after = (F.softmax(model(images), 1) for images in (batch.images, shown))
     own = batch.targets[:, None]
