@@ -81,6 +81,9 @@ def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
         parameters = {"patch": size // 4, "stride": size // 4}
     if name in ("score_cam", "ablation_cam") and network in NARROW_LAYER:
         parameters["layer"] = NARROW_LAYER[network]
+    if name == "learned_propagation":
+        # From the second step on Adam makes rounding larger, and an untrained network's masks hang on little.
+        parameters = {"iterations": 1}
     method = kind(**parameters)
     objection = method.objection(model, Setting(model.classes, size, size))
     if network == "vit_b_16" and name in NOT_ON_TRANSFORMERS:
