@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -16,6 +16,7 @@ from pipeline.errors import FatalError
 from pipeline.fill import filled
 from pipeline.methods.gradient import input_gradient
 from pipeline.methods.propagation_rule import Adam, LearnedRules, Plugin, activation_inputs
+from pipeline.methods.pruning_objection import unit_objection
 from pipeline.models.activation import replaced_activations
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
@@ -109,10 +110,19 @@ class LearnedPropagation(AttributionMethod):
         masks = 2 if self.sign_aware else 1
         return Cost(masks * self.iterations + 2, (masks + 1) * self.iterations + 1)
 
+    @model_validator(mode="after")
+    def _reference_has_a_place(self) -> Self:
+        if not self.reference and self.reading == "gradient":
+            raise ValueError("reference: false changes nothing under reading: gradient; set reading: gate beside it")
+        return self
+
     def objection(self, model: Classifier, setting: Setting) -> str | None:
-        """A model without an activation that could be given a rule."""
+        """A model without an activation that could be given a rule, or whose features are not an image's own."""
         black = torch.zeros(1, 3, setting.height, setting.width, device=model.device)
-        return self._without_rules(activation_inputs(model, black))
+        if trouble := self._without_rules(activation_inputs(model, black)):
+            return trouble
+        mixed = unit_objection(model, setting.height, setting.width)
+        return None if mixed is None else f"learned_propagation: {mixed}"
 
     def _without_rules(self, inputs: list[Tensor]) -> str | None:
         """Why nothing can be learnt, given what the activations see, or None."""

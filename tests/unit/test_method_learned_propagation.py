@@ -133,6 +133,8 @@ def slow_map(method: LearnedPropagation, model: Classifier, image: Tensor, targe
     ids=str,
 )
 def test_it_is_the_papers_optimisation_with_the_backward_written_out(reading: str, changed: dict[str, object]) -> None:
+    if reading == "gradient" and "reference" in changed:
+        pytest.skip("the reference has no place there")
     # In double precision, since Adam's first steps are as large for a gradient of 1e-7 as for one of 1.
     model = small_classifier()
     batch = make_batch(model, 2)
@@ -213,6 +215,27 @@ def test_gaussian_masks_hide_the_same_side_as_the_sigmoid_masks() -> None:
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.9
 
 
+def test_an_ablation_that_would_change_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="set reading: gate beside it"):
+        LearnedPropagation(reference=False)
+
+
+def test_features_that_are_not_in_the_order_of_the_images_are_objected_to() -> None:
+    class TokensFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 6)
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = images.flatten(2).permute(2, 0, 1)
+            return self.head(F.gelu(self.layer(tokens)).mean(0))
+
+    model = Classifier(settle(TokensFirst()), classes=4)
+    said = LearnedPropagation().objection(model, Setting(4, 4, 4))
+    assert said is not None and said.startswith("learned_propagation: ") and "first dimension" in said
+
+
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 2.5])
 def test_smoothing_is_equation_6(sigma: float) -> None:
     maps = drawn("map", 2, 3, 5, 7)
@@ -242,16 +265,6 @@ def test_each_reading_and_ablation_gives_another_map(changed: dict[str, object])
     ours = LearnedPropagation(reading="gate", iterations=4)(model, batch, Noise())
     other = LearnedPropagation(**{"reading": "gate", "iterations": 4, **changed})(model, batch, Noise())
     assert (ours - other).abs().amax((1, 2, 3)).min() > 1e-3
-
-
-def test_the_gradient_reading_does_not_look_at_the_reference() -> None:
-    model = small_classifier()
-    batch = make_batch(model, 2)
-    maps = [
-        LearnedPropagation(reading="gradient", iterations=3, reference=reference)(model, batch, Noise())
-        for reference in (True, False)
-    ]
-    assert torch.equal(*maps)
 
 
 def loss_of(model: Classifier, batch: Batch, maps: Tensor) -> Tensor:
