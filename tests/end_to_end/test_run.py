@@ -17,7 +17,7 @@ from jobs.cli import FAILED, OK, main
 from pipeline.contracts import Batch
 from pipeline.data import Dataset, build_index
 from pipeline.data.digits import Digits
-from pipeline.methods import Gradient
+from pipeline.methods import IntegratedGradients
 from pipeline.models import Classifier
 from pipeline.noise import Noise
 from pipeline.store import Output, open_output
@@ -248,15 +248,15 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
 ) -> None:
     reference = write_spec("reference", output=str(tmp_path / "reference-out"))
     assert main(["run", str(reference), "--profile", str(write_profile("a"))]) == OK
-    original, sizes = Gradient.__call__, list[int]()
+    original, sizes = IntegratedGradients.__call__, list[int]()
 
-    def short_of_memory(self: Gradient, model: Classifier, batch: Batch, noise: Noise) -> torch.Tensor:
+    def short_of_memory(self: IntegratedGradients, model: Classifier, batch: Batch, noise: Noise) -> torch.Tensor:
         sizes.append(model.rows)
         if model.rows > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return original(self, model, batch, noise)
 
-    monkeypatch.setattr(Gradient, "__call__", short_of_memory)
+    monkeypatch.setattr(IntegratedGradients, "__call__", short_of_memory)
     assert main(["run", str(write_spec()), "--profile", str(write_profile("b"))]) == OK
     assert sizes[:3] == [16, 8, 4] and set(sizes[3:]) == {4}, "the size found is remembered"
     same_results(open_output(tmp_path / "reference-out"), open_output(tmp_path / "out"))
@@ -265,14 +265,14 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(
 def test_one_image_that_does_not_fit_loses_its_unit_and_no_other(
     write_spec: Write, write_profile: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def never(self: Gradient, model: Classifier, batch: Batch, noise: Noise) -> torch.Tensor:
+    def never(self: IntegratedGradients, model: Classifier, batch: Batch, noise: Noise) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Gradient, "__call__", never)
+    monkeypatch.setattr(IntegratedGradients, "__call__", never)
     assert main(["run", str(write_spec()), "--profile", str(write_profile())]) == FAILED
     assert "does not fit in memory" in capsys.readouterr().err
     output = open_output(write_spec().parent / "out")
-    assert {method for method, _ in all_maps(output)} == set(NAMES) - {"gradient"}
+    assert {method for method, _ in all_maps(output)} == set(NAMES) - {"integrated_gradients"}
 
 
 NAMES = ("random", "gradient", "gradient_x_input", "integrated_gradients", "grad_cam", "agi")
