@@ -93,13 +93,15 @@ def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
     before = {key: value.clone() for key, value in model.state_dict().items()}
     maps = method(model, batch, Noise())
     assert maps.shape in {(3, 3, size, size), (3, 1, size, size)} and maps.isfinite().all()
-    assert maps.flatten(1).std(1).min() > 0
+    if NETWORKS[network][2] is not None and name != "dynamic_ablation":
+        # An untrained network may not mind what is taken away, and a short walk may find nothing to take away.
+        assert maps.flatten(1).std(1).min() > 0
     model.rows = 2
     last = Batch(batch.images[2:], batch.targets[2:], batch.ids[2:])
     alone = method(model, last, Noise())
     model.rows = 32
     # Relative to the map's largest value: gradients of an untrained network are small.
-    scale = maps[2:].abs().max()
+    scale = maps[2:].abs().max().clamp(min=1e-12)
     torch.testing.assert_close(alone / scale, maps[2:] / scale, atol=1e-4, rtol=0)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
