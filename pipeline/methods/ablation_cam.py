@@ -6,18 +6,19 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
-from pipeline.methods.cam_layer import Features, cam_layer, changed_output, features, objection_of
+from pipeline.contracts import Batch, ExplainedOutput
+from pipeline.methods.cam_layer import Features, cam_layer, changed_output, features
+from pipeline.methods.channel_cam import ChannelCam
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.gradient import explained
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
 
-class AblationCam(AttributionMethod):
+class AblationCam(ChannelCam):
     """Feature maps of a layer, each weighted by the drop of the output when that map is set to zero.
 
     A map that is zero already has weight 0 and needs no forward.
@@ -28,18 +29,8 @@ class AblationCam(AttributionMethod):
     """
 
     name: Literal["ablation_cam"] = "ablation_cam"
-    layer: str | None = Field(None, description="dotted module name; default: the last layer with a spatial map")
-    channels: PositiveInt = Field(2048, description="most channels that the layer may have; the declared cost")
     relu: bool = Field(True, description="keep positive evidence alone, as the paper does")
     output: ExplainedOutput = Field("logit", description="what is explained")
-
-    def cost(self, setting: Setting) -> Cost:
-        """One forward for the maps, and one a channel: an upper bound, for a layer of `channels` channels."""
-        return Cost(1 + self.channels)
-
-    def objection(self, model: Classifier, setting: Setting) -> str | None:
-        """A model without a spatial layer or without the named one, or a layer of more channels than declared."""
-        return objection_of(self.name, model, self.layer, setting.height, setting.width, self.channels)
 
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """(B, 1, H, W), zero or more when `relu` is set."""

@@ -53,7 +53,7 @@ class Rise(AttributionMethod):
         total = images.new_zeros(len(batch), size[0] * size[1])
         for first in range(0, self.masks, together):
             part = slice(first, first + together)
-            masks = random_masks(grids[part].to(images.device), shifts[part].to(images.device), size)
+            masks = random_masks(grids[part].to(images.device), shifts[part].to(images.device), size).to(images)
             scores = masked_scores(model, images, batch.targets, fill, len(masks), _of_all_images(masks), self.output)
             total.addmm_(scores, masks.flatten(1))
         return total.view(len(batch), 1, *size) / (self.masks * self.keep)

@@ -6,19 +6,20 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from pipeline.contracts import AttributionMethod, Batch, Cost, ExplainedOutput, Setting
+from pipeline.contracts import Batch, ExplainedOutput
 from pipeline.fill import Fill, filled
-from pipeline.methods.cam_layer import features, objection_of
+from pipeline.methods.cam_layer import features
+from pipeline.methods.channel_cam import ChannelCam
 from pipeline.methods.enlarge import enlarged
 from pipeline.methods.masked_score import masked_scores
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
 
-class ScoreCam(AttributionMethod):
+class ScoreCam(ChannelCam):
     """Feature maps of a layer, each used as a mask on the image and weighted by the target's score behind it.
 
     A map is enlarged to the image and scaled to [0, 1]; a flat one hides everything. The ReLU is applied after the
@@ -34,18 +35,8 @@ class ScoreCam(AttributionMethod):
 
     name: Literal["score_cam"] = "score_cam"
     protocol: Literal["paper", "official"] = Field("paper", description="Algorithm 1, or the published code")
-    layer: str | None = Field(None, description="dotted module name; default: the last layer with a spatial map")
-    channels: PositiveInt = Field(2048, description="most channels that the layer may have; the declared cost")
     fill: Fill = Field("black", description="what shows where a mask hides the image")
     output: ExplainedOutput = Field("probability", description="the score of a masked image")
-
-    def cost(self, setting: Setting) -> Cost:
-        """One forward for the maps, and one a channel: an upper bound, for a layer of `channels` channels."""
-        return Cost(1 + self.channels)
-
-    def objection(self, model: Classifier, setting: Setting) -> str | None:
-        """A model without a spatial layer or without the named one, or a layer of more channels than declared."""
-        return objection_of(self.name, model, self.layer, setting.height, setting.width, self.channels)
 
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """(B, 1, H, W), zero or more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 # Name, image side, classes, file with trained weights.
 NETWORKS: dict[str, tuple[int, int, str | None]] = {
-    "squeezenet1_0": (224, 1000, "imagenet_squeezenet1_0.safetensors"),
+    "squeezenet1_0": (64, 1000, "imagenet_squeezenet1_0.safetensors"),
     "cifar_resnet20": (32, 10, "cifar10_resnet20.safetensors"),
     "resnet18": (64, 20, None),
     "vgg11": (64, 20, None),
@@ -44,13 +45,12 @@ NARROW_LAYER = {
     "mobilenet_v2": "features.2",
 }
 
-# The output of an untrained Inception moves by no more than rounding when these take something away. The transformer's
-# mask was not compared yet.
-ROUNDING_ALONE = {
-    ("inception_v3", "meaningful_perturbation"),
-    ("inception_v3", "ablation_cam"),
-    ("vit_b_16", "meaningful_perturbation"),
-}
+# Single precision where double takes minutes. The transformer has no kinks that rounding could decide on, so that only
+# methods that step by an optimiser, which makes rounding larger, need the double there.
+IN_SINGLE = {"vit_b_16"}
+STEPPING = {"extremal_perturbation", "meaningful_perturbation", "learned_propagation"}
+# Pruning sorts single-precision scores by their bits.
+ONLY_SINGLE = {"prune_grad", "prune_pgd"}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)
@@ -66,8 +66,8 @@ def case(request: pytest.FixtureRequest) -> tuple[str, Classifier, Batch]:
             # torchvision's starts with a head of zeros, with which nothing explains anything.
             head = model.network.get_submodule("heads.head").weight
             head.copy_(Noise().normal("head", ["head"], tuple(head.shape))[0] / 30)
-        images = grained(("a", "b", "c"), size)
-        return request.param, model, Batch(images, model(images).argmax(1), ("a", "b", "c"))
+        images = grained(("a", "b"), size)
+        return request.param, model, Batch(images, model(images).argmax(1), ("a", "b"))
 
 
 @cache
@@ -84,14 +84,16 @@ def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
     network, model, batch = case
     size = batch.images.shape[-1]
     name = kind.model_fields["name"].default
+    if name in STEPPING or not (network in IN_SINGLE or name in ONLY_SINGLE):
+        # Rounding decides which side of a kink an input is on, another batch rounds otherwise, and untrained networks
+        # hang on little: in double precision, what is left of a difference between batches is the method's own.
+        model = copy.deepcopy(model).double()
+        batch = Batch(batch.images.double(), batch.targets, batch.ids)
     parameters = {key: value for key, value in QUICK.get(name, {}).items() if key != "layer"}
     if name == "occlusion":
         parameters = {"patch": size // 4, "stride": size // 4}
     if name in ("score_cam", "ablation_cam") and network in NARROW_LAYER:
         parameters["layer"] = NARROW_LAYER[network]
-    if name == "learned_propagation":
-        # From the second step on Adam makes rounding larger, and an untrained network's masks hang on little.
-        parameters = {"iterations": 1}
     method = kind(**parameters)
     objection = method.objection(model, Setting(model.classes, size, size))
     if network == "vit_b_16" and name in NOT_ON_TRANSFORMERS:
@@ -100,18 +102,17 @@ def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
     assert objection is None
     before = {key: value.clone() for key, value in model.state_dict().items()}
     maps = method(model, batch, Noise())
-    assert maps.shape in {(3, 3, size, size), (3, 1, size, size)} and maps.isfinite().all()
+    assert maps.shape in {(2, 3, size, size), (2, 1, size, size)} and maps.isfinite().all()
     if NETWORKS[network][2] is not None and name != "dynamic_ablation":
         # An untrained network may not mind what is taken away, and a short walk may find nothing to take away.
         assert maps.flatten(1).std(1).min() > 0
-    model.rows = 2
-    last = Batch(batch.images[2:], batch.targets[2:], batch.ids[2:])
+    model.rows = 1
+    last = Batch(batch.images[1:], batch.targets[1:], batch.ids[1:])
     alone = method(model, last, Noise())
     model.rows = 32
     # Relative to the map's largest value: gradients of an untrained network are small.
-    scale = maps[2:].abs().max().clamp(min=1e-12)
-    if (network, name) not in ROUNDING_ALONE:
-        torch.testing.assert_close(alone / scale, maps[2:] / scale, atol=1e-4, rtol=0)
+    scale = maps[1:].abs().max().clamp(min=1e-12)
+    torch.testing.assert_close(alone / scale, maps[1:] / scale, atol=1e-4, rtol=0)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert not model.training and all(parameter.grad is None for parameter in model.parameters())
