@@ -219,5 +219,5 @@ def _area_gradient(masks: Tensor, areas: list[float]) -> Tensor:
         height = of_area - of_area.kthvalue(zeros + 1, dim=1, keepdim=True).values
         above, at = height > _TIE, height.abs() <= _TIE
         share = (pixels - zeros - above.sum(1, keepdim=True)) / at.sum(1, keepdim=True)
-        template[rows] = (above + at * share).to(template)
+        template[rows] = above + at * share
     return (2 / pixels * (flat - template)).view_as(masks)
