@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,6 +22,7 @@ from pipeline.models import (
     load_classifier,
     read_weights,
 )
+from pipeline.models.block import network_parts
 from pipeline.store import open_output
 
 LoadIndex = Callable[[DatasetConfig], pa.Table]
@@ -71,6 +72,9 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     opened = _open_dataset(spec, load_index, problems)
     if opened is not None and not opened[1].classes:
         problems += _label_problems(spec)
+    if opened is not None:
+        problems += _region_problems(spec, opened[1])
+    problems += _permutation_problems(spec, opened[1] if opened else None)
     models = {
         model.id: checked
         for index, model in enumerate(spec.models)
@@ -120,6 +124,29 @@ def _label_problems(spec: JobSpec) -> list[Problem]:
     return problems
 
 
+def _region_problems(spec: JobSpec, dataset: Dataset) -> list[Problem]:
+    """Metrics of where things are, on a data set that does not say so."""
+    problems = []
+    for index, metric in enumerate(spec.metrics):
+        wanted = metric.config.region()
+        if wanted is None or wanted in dataset.regions:
+            continue
+        mend = "take source: shapes, or parquet with a mask_column or boxes_column"
+        known = f"known: {', '.join(dataset.regions)}" if dataset.regions else f"it knows of none; {mend}"
+        message = f"{metric.config.name}: the data set has no region '{wanted}'; {known}"
+        problems.append(spec.problem(("metrics", index, "config", "region_name"), message))
+    return problems
+
+
+def _permutation_problems(spec: JobSpec, dataset: Dataset | None) -> list[Problem]:
+    """Metrics that have models trained on permuted labels, on a data set that cannot be trained on."""
+    return [
+        spec.problem(("metrics", index), trouble)
+        for index, metric in enumerate(spec.metrics)
+        if metric.config.permutes and (trouble := _training_trouble(spec, dataset, metric.config.name))
+    ]
+
+
 def _dataset_problem(spec: JobSpec, error: FatalError) -> Problem:
     """The room names the key at fault in its message: `dataset.path '…' does not exist`."""
     message = str(error)
@@ -147,9 +174,9 @@ def _check_model(
         return None
     if trouble := _class_trouble(config, model.classes, dataset):
         problems.append(spec.problem((*place, "classes"), trouble))
-    setting = Setting(model.classes, dataset.height, dataset.width)
     try:
         check_classifier(model, dataset.height, dataset.width, model.classes)
+        setting = _setting(spec, model, dataset)
     except FatalError as error:
         problems.append(spec.problem((*place, "name"), str(error)))
         return None
@@ -158,6 +185,19 @@ def _check_model(
             who = f" (model '{config.id}')" if len(spec.models) > 1 else ""
             problems.append(spec.problem(("methods", index), f"{trouble}{who}"))
     return None if len(problems) > before else CheckedModel(_digest(config, model), setting)
+
+
+def _setting(spec: JobSpec, model: Classifier, dataset: Dataset) -> Setting:
+    """What costs depend on; the model's blocks where a metric goes by them.
+
+    Raises:
+        FatalError: the network cannot be cut into blocks.
+    """
+    setting = Setting(model.classes, dataset.height, dataset.width)
+    if not any(metric.config.explains for metric in spec.metrics):
+        return setting
+    parts = network_parts(model.network, dataset.height, dataset.width)
+    return replace(setting, blocks=parts.names("block"), layers=parts.names("layer"))
 
 
 def _load(config: ModelConfig, dataset: Dataset | None, seed: int) -> Classifier | None:
@@ -176,18 +216,18 @@ def _digest(config: ModelConfig, model: Classifier) -> str | None:
     return None if config.weights == "train" else model.digest
 
 
-def _training_trouble(spec: JobSpec, dataset: Dataset | None) -> str | None:
+def _training_trouble(spec: JobSpec, dataset: Dataset | None, asking: str = "weights: train") -> str | None:
     """Why no model can be trained for this data set, or None."""
     if dataset is not None and not dataset.classes:
-        return "weights: train needs labels, and the data set has none"
+        return f"{asking} needs labels, and the data set has none"
     split = spec.dataset.training_split()
     if split is None:
         keys = ", ".join(f"dataset.{key}" for key in spec.dataset.paths if key.startswith("train"))
-        return f"train needs a training split{f'; set {keys}' if keys else ''}"
+        return f"{asking} needs a training split{f'; set {keys}' if keys else ''}"
     try:
         split.state()
     except FatalError as error:
-        return f"needs the training split: {str(error).replace('dataset.path', 'dataset.train_path')}"
+        return f"{asking} needs the training split: {str(error).replace('dataset.path', 'dataset.train_path')}"
     return None
 
 

@@ -96,4 +96,4 @@ def _bytes(variant: Variant, pixels: int) -> int:
         return ROW_BYTES + pixels // 8  # numbers that run along the rows compress well
     if variant.stage == "attribute":
         return ROW_BYTES + 4 * pixels
-    return ROW_BYTES + 4 * len(variant.fractions)
+    return ROW_BYTES + 4 * len(variant.axis)

@@ -9,7 +9,8 @@ from jobs.check import CheckedJob, LoadIndex
 from jobs.spec import JobSpec, NamedMethod, NamedMetric
 from pipeline.contracts import Cost, Setting, digest
 from pipeline.data import Dataset
-from pipeline.models import ModelConfig, build_network
+from pipeline.metrics import SanityLabels
+from pipeline.models import ModelConfig, TrainingConfig, build_network
 from pipeline.models.build import source_digest
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.calibrate import Calibrate
@@ -36,9 +37,10 @@ class Layout:
         self._load_index = load_index
         self.settings = {name: model.setting for name, model in checked.models.items()}
         train = any(model.weights == "train" for model in spec.models)
+        train = train or any(metric.config.permutes for metric in spec.metrics)
         self.training = spec.dataset.training_split() if train else None
-        calibrate = any(method.config.calibration() is not None for method in spec.methods)
-        # Methods are calibrated on images that they do not explain, where the data set knows of others.
+        calibrate = any(one.config.calibration() is not None for one in (*spec.methods, *spec.metrics))
+        # Methods and metrics are calibrated on images that are not explained, where the data set knows of others.
         self.validation = (spec.dataset.training_split() or spec.dataset) if calibrate else None
         self._opened: Dataset | None = None
 
@@ -60,20 +62,34 @@ class Layout:
                 maps = self._attribute(method, own, selected or (own,), superpixels, calibration)
                 yield maps
                 for metric in self._spec.metrics:
-                    yield self._evaluate(metric, maps)
+                    found = self._calibrate(metric, own)
+                    if found is not None:
+                        yield found
+                    yield self._evaluate(metric, maps, superpixels, found)
 
     def _train(self, model: ModelConfig) -> Variant:
         """The training of a model: one unit."""
+        return self._trained(model, model.training_settings())
+
+    def _train_permuted(self, model: ModelConfig, metric: NamedMetric) -> Variant:
+        """The training of a model's architecture on permuted labels, as a metric asks for it: one unit."""
+        own = metric.config.training if isinstance(metric.config, SanityLabels) else None
+        return self._trained(model, own or model.training_settings(), permuted=True)
+
+    def _trained(self, model: ModelConfig, settings: TrainingConfig, *, permuted: bool = False) -> Variant:
         if self.training is None:
             raise ValueError("no training split")
         spec, setting = self._spec, self.settings[model.id]
         training = Dataset(self.training, self._load_index(self.training), spec.seed).fingerprint
         identity = model.model_dump(mode="json", exclude={"id", "weights", "training"})
         code = source_digest(model.name, build_network(model.name, setting.classes)) if ":" in model.name else None
-        settings = model.training_settings()
-        fingerprint = digest("train", Train.revision, identity, code, settings, training, spec.seed, setting.classes)
+        labels = ["permuted"] if permuted else []
+        fingerprint = digest(
+            "train", Train.revision, identity, code, settings, training, spec.seed, setting.classes, *labels
+        )
+        names = {"model": model.id, "labels": "permuted"} if permuted else {"model": model.id}
         return Variant(
-            path=_path("train", fingerprint, model=model.id),
+            path=_path("train", fingerprint, **names),
             stage="train",
             fingerprint=fingerprint,
             total=1,
@@ -81,6 +97,9 @@ class Layout:
             cost=Cost(),
             reads=(),
             model=model.id,
+            permuted=permuted,
+            training=settings,
+            classes=setting.classes,
         )
 
     def _predict(self, model: ModelConfig, trained: Variant | None) -> Variant:
@@ -123,9 +142,9 @@ class Layout:
             segmentation=segmentation,
         )
 
-    def _calibrate(self, method: NamedMethod, own: Variant) -> Variant | None:
-        """The calibration that a method asks for, of one model: one unit."""
-        calibration = method.config.calibration()
+    def _calibrate(self, asking: NamedMethod | NamedMetric, own: Variant) -> Variant | None:
+        """The calibration that a method or metric asks for, of one model: one unit."""
+        calibration = asking.config.calibration()
         if calibration is None or self.validation is None:
             return None
         if self._opened is None:
@@ -201,26 +220,47 @@ class Layout:
             model_digest=own.model_digest,
         )
 
-    def _evaluate(self, metric: NamedMetric, maps: Variant) -> Variant:
-        """One metric's scores of one method's maps."""
-        setting = self.settings[maps.model]
-        fingerprint = digest("evaluate", Evaluate.revision, metric.config.revision, metric.config, maps.fingerprint)
-        cost = metric.config.cost(setting)
+    def _evaluate(
+        self, metric: NamedMetric, maps: Variant, superpixels: Variant | None, found: Variant | None
+    ) -> Variant:
+        """One metric's scores of one method's maps; `found` is what its calibration finds."""
+        config, setting, total = metric.config, self.settings[maps.model], maps.total
+        upstream = [variant for variant in (found,) if variant is not None]
+        reads = [Read(maps.path), *(Read(variant.path, whole=True) for variant in upstream)]
+        if config.explains:
+            # The method runs again, and needs what it needed for the maps.
+            reads += [Read(superpixels.path)] if superpixels is not None else []
+            reads += [Read(maps.calibration_variant, whole=True)] if maps.calibration_variant is not None else []
+        looked_at = total if config.samples is None else min(config.samples, total)
+        fingerprint = digest(
+            "evaluate",
+            Evaluate.revision,
+            config.revision,
+            config,
+            maps.fingerprint,
+            *[variant.fingerprint for variant in upstream],
+            # Which samples are drawn hangs on how many there are to draw from.
+            *([] if config.samples is None else [total]),
+        )
+        cost = config.cost(setting, maps.cost) * (looked_at / total if total else 1)
         return Variant(
             path=_path("evaluate", fingerprint, model=maps.model, method=str(maps.method), metric=metric.id),
             stage="evaluate",
             fingerprint=fingerprint,
-            total=maps.total,
-            unit_size=_unit_size(cost, setting, maps.total, self._profile),
+            total=total,
+            unit_size=_unit_size(cost, setting, total, self._profile),
             cost=cost,
-            reads=(Read(maps.path),),
+            reads=tuple(reads),
             model=maps.model,
             method=maps.method,
             metric=metric.id,
             method_config=maps.method_config,
-            metric_config=metric.config,
-            fractions=tuple(metric.config.curve_fractions(setting)),
+            metric_config=config,
+            axis=tuple(config.curve_axis(setting)),
             map_variant=maps.path,
+            superpixel_variant=superpixels.path if config.explains and superpixels is not None else None,
+            calibration_variant=maps.calibration_variant if config.explains else None,
+            metric_calibration_variant=found.path if found is not None else None,
             weights_variant=maps.weights_variant,
             model_digest=maps.model_digest,
         )

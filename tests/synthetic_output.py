@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from pipeline.store import Output, open_output
 RUN = "20260102T030405.000000Z-synthetic"
 METHODS = ("random", "gradient", "agi")
 METRICS = {"deletion": ("auc", False), "insertion": ("auc", True), "mar": ("mar", False)}
+Score = Callable[[str, str, int], float | None]
+"""The score of a method's map by a metric, at a position."""
 PART = 3
 """Samples a part, so that a few samples make several parts."""
 
@@ -45,6 +47,8 @@ def write_run(
     *,
     models: Sequence[str] = ("net",),
     methods: Sequence[str] = METHODS,
+    metrics: Mapping[str, tuple[str, bool]] = METRICS,
+    score: Score | None = None,
     summary: Sequence[Summary] | None = None,
     failed: Mapping[int, str] | None = None,
     mapped: int | None = None,
@@ -57,7 +61,9 @@ def write_run(
         folder: the output.
         config: the images; all of them are predicted.
         models, methods: ids.
-        summary: figures of the record; default: `default_summary`.
+        metrics: by id, the measure and whether higher is better.
+        score: gives the scores; default: 0.1 × position for every method, null for the last sample.
+        summary: figures of the record; default: `default_summary`, whatever the scores are.
         failed: reasons by position, of samples whose maps failed.
         mapped: how many samples have maps and scores; default: all.
         run: name of the record.
@@ -76,9 +82,9 @@ def write_run(
         for method in methods:
             variants.append(_entry("attribute", model, method, None, len(dataset)))
             _commit_maps(output, variants[-1], dataset, failed or {}, mapped)
-            for metric in METRICS:
+            for metric, (measure, _) in metrics.items():
                 variants.append(_entry("evaluate", model, method, metric, len(dataset)))
-                _commit_scores(output, variants[-1], dataset, failed or {}, mapped)
+                _commit_scores(output, variants[-1], measure, dataset, failed or {}, mapped, score)
     record = {
         "format": 1,
         "name": "synthetic",
@@ -119,8 +125,8 @@ def figures(
     """Figures of one method, with a curve that falls or rises."""
     measure, higher = METRICS[metric]
     curve = () if metric == "mar" else (0.1, mean, 0.9) if higher else (0.9, mean, 0.1)
-    fractions = (0.0, 0.5, 1.0) if curve else ()
-    return Summary(model, method, metric, measure, higher, n, 0, mean, low, high, fractions, curve)
+    axis = (0.0, 0.5, 1.0) if curve else ()
+    return Summary(model, method, metric, measure, higher, n, 0, mean, low, high, axis, curve)
 
 
 def default_summary(models: Sequence[str], methods: Sequence[str]) -> list[Summary]:
@@ -195,12 +201,22 @@ def _commit_maps(
 
 
 def _commit_scores(
-    output: Output, entry: Mapping[str, Any], dataset: Dataset, failed: Mapping[int, str], mapped: int | None
+    output: Output,
+    entry: Mapping[str, Any],
+    measure: str,
+    dataset: Dataset,
+    failed: Mapping[int, str],
+    mapped: int | None,
+    score: Score | None,
 ) -> None:
-    """Scores of 0.1 × position; null for the last sample."""
     total = len(dataset) if mapped is None else mapped
     kept = [position for position in range(total) if position not in failed]
-    measure, _ = METRICS[entry["metric"]]
+
+    def value(position: int) -> float | None:
+        if score is not None:
+            return score(entry["method"], entry["metric"], position)
+        return None if position == total - 1 else 0.1 * position
+
     ids = dataset.ids(0, total)
     rows = [
         {
@@ -212,7 +228,7 @@ def _commit_scores(
             "method": entry["method"],
             "metric": entry["metric"],
             "measure": measure,
-            "value": None if position == total - 1 else 0.1 * position,
+            "value": value(position),
             "curve": [0.9, 0.5, 0.1],
         }
         for position in kept

@@ -68,7 +68,8 @@ def history(output: str, as_json: bool) -> None:
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:
     """A measure without its curve, which the record holds."""
-    return {key: value for key, value in row.items() if key not in ("fractions", "curve")}
+    curve = ("axis", "fractions", "curve", "vertical", "horizontal")
+    return {key: value for key, value in row.items() if key not in curve}
 
 
 def _best(record: dict[str, Any]) -> dict[str, str]:

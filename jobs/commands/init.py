@@ -15,6 +15,8 @@ _FETCHED = """\
 _DATASETS = {
     "digits": """\
   source: digits                        # 360 handwritten digits that come with scikit-learn""",
+    "shapes": """\
+  source: shapes                        # 1,000 generated objects, with masks for pointing and localization""",
     **{source: _FETCHED.format(source=source) for source in ("mnist", "cifar10", "cifar100")},
     "imagenet": """\
   source: imagenet
@@ -86,7 +88,7 @@ max_failed_share: 0.0
 def init(path: Path, source: str, force: bool) -> None:
     """Write a commented starter spec to PATH (heatline.yaml).
 
-    With the default source, digits, it runs as it is, without a network.
+    With the default source, digits, it runs as it is, without a network; so it does with shapes.
     """
     text = starter_spec(str(path), source)
     try:
@@ -96,7 +98,7 @@ def init(path: Path, source: str, force: bool) -> None:
         raise SpecError([Problem(str(path), None, "", "is there already; --force overwrites it")]) from error
     except OSError as error:
         raise SpecError([Problem(str(path), None, "", f"cannot be written: {error.strerror}")]) from error
-    ready = source == "digits"
+    ready = source in ("digits", "shapes")
     click.echo(f"wrote {path}; next: {'' if ready else 'put your paths in, then '}heatline validate {path}")
 
 

@@ -15,12 +15,13 @@ from pipeline.data.imagenet import ImageNet
 from pipeline.data.index import IndexFacts, build_index, index_facts, index_key
 from pipeline.data.mnist import Mnist
 from pipeline.data.parquet import Parquet
+from pipeline.data.shapes import Shapes
 from pipeline.data.source import SourceConfig
 
-SOURCES = (Digits, Mnist, Cifar10, Cifar100, ImageNet, ImageFolder, Parquet)
+SOURCES = (Digits, Shapes, Mnist, Cifar10, Cifar100, ImageNet, ImageFolder, Parquet)
 
 DatasetConfig = Annotated[
-    Digits | Mnist | Cifar10 | Cifar100 | ImageNet | ImageFolder | Parquet, Field(discriminator="source")
+    Digits | Shapes | Mnist | Cifar10 | Cifar100 | ImageNet | ImageFolder | Parquet, Field(discriminator="source")
 ]
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "IndexFacts",
     "Mnist",
     "Parquet",
+    "Shapes",
     "Shard",
     "SourceConfig",
     "build_index",

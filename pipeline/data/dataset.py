@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.contracts import digest
 from pipeline.data.decode import REVISION
 from pipeline.data.index import index_facts
+from pipeline.data.region import REVISION as REGION_REVISION
 from pipeline.data.selection import selected_rows, wanted_labels
 from pipeline.data.source import SourceConfig
 
@@ -44,6 +45,9 @@ class Shard:
         ids: n names.
         positions: n numbers in the data set.
         failures: the others.
+        regions: where things are, by name, where that was asked for: each (n, 1, H, W) bool, true inside; all false
+            where there is no such thing.
+        regionless: those of the n whose regions cannot be known, with the reason; their regions are all false.
     """
 
     images: Tensor
@@ -51,6 +55,8 @@ class Shard:
     ids: tuple[str, ...]
     positions: tuple[int, ...]
     failures: tuple[Failure, ...]
+    regions: Mapping[str, Tensor] = field(default_factory=dict)
+    regionless: tuple[Failure, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,9 +72,13 @@ class Dataset:
         classes: number of classes; 0 where no label is known.
         class_names: one a class, or None.
         height, width: size of every image.
+        regions: names of the regions that are known of its images; empty for most sources.
+        region_fingerprint: hash of what the samples and their regions are; None without regions.
     """
 
     fingerprint: str
+    regions: tuple[str, ...]
+    region_fingerprint: str | None
     classes: int
     class_names: tuple[str, ...] | None
     height: int
@@ -103,6 +113,10 @@ class Dataset:
             wanted_labels(config, facts),
             None if config.sample is None else [config.sample, seed],
         )
+        self.regions = config.regions()
+        self.region_fingerprint = (
+            digest(REGION_REVISION, self.fingerprint, config.region_state(index)) if self.regions else None
+        )
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -116,12 +130,13 @@ class Dataset:
         """Labels of the samples at positions start to stop - 1, int64; -1 where unknown."""
         return _labels(self._index.select(["label"]).take(pa.array(self._rows[start:stop])))
 
-    def load(self, positions: Sequence[int], threads: int = 2) -> Shard:
+    def load(self, positions: Sequence[int], threads: int = 2, *, regions: bool = False) -> Shard:
         """Read and decode samples.
 
         Args:
             positions: numbers in [0, len), any order; repeats are read again.
             threads: how many images may be decoded at once.
+            regions: whether to read where things are, too.
 
         Returns:
             The samples in the order asked for. One that is missing, corrupt, truncated or of another size
@@ -137,7 +152,8 @@ class Dataset:
             raise IndexError(f"positions {chosen.min()} to {chosen.max()} asked for, there are 0 to {len(self) - 1}")
         table = self._index.take(pa.array(self._rows[chosen]))
         names: list[str] = table["id"].to_pylist()
-        pixels = self._config.read(table, (self.height, self.width), threads)
+        read = self._config.read_with_regions if regions else self._config.read
+        pixels = read(table, (self.height, self.width), threads)
         images, labels = torch.from_numpy(pixels.images), _labels(table)
         kept = [row for row in range(len(names)) if row not in pixels.reasons]
         if pixels.reasons:
@@ -149,6 +165,10 @@ class Dataset:
             positions=tuple(int(chosen[row]) for row in kept),
             failures=tuple(
                 Failure(int(chosen[row]), names[row], reason) for row, reason in sorted(pixels.reasons.items())
+            ),
+            regions={name: torch.from_numpy(masks[kept][:, None]) for name, masks in pixels.regions.items()},
+            regionless=tuple(
+                Failure(int(chosen[row]), names[row], reason) for row, reason in sorted(pixels.regionless.items())
             ),
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Array = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Size = tuple[int, int]
 Item = TypeVar("Item")
 
@@ -79,10 +80,15 @@ class Pixels:
     Attributes:
         images: (n, 3, H, W) uint8, RGB; the content of a row that failed is undefined.
         reasons: for each row that failed, one line.
+        regions: where things are, by name, where that was asked for: each (n, H, W), true inside; all false in a row
+            that failed or that has no such thing.
+        regionless: for each row whose image is good and whose regions cannot be known, why, one line.
     """
 
     images: Array
     reasons: dict[int, str]
+    regions: Mapping[str, Mask] = field(default_factory=dict)
+    regionless: Mapping[int, str] = field(default_factory=dict)
 
 
 def one_line(error: BaseException) -> str:
@@ -161,19 +167,33 @@ def decode(data: bytes, geometry: Geometry) -> Array:
     Raises:
         UnusableImageError: corrupt, truncated, far too large, too small for the crop, or no image at all.
     """
+    return opened(data, lambda image: np.asarray(fit(to_rgb(image), geometry)))
+
+
+def opened(data: bytes, use: Callable[[Image.Image], Item], formats: tuple[str, ...] = FORMATS) -> Item:
+    """What `use` makes of an encoded image; whatever Pillow finds wrong with it is a reason.
+
+    Raises:
+        UnusableImageError: corrupt, truncated, far too large, or no image in one of the formats.
+    """
     if not data:
         raise UnusableImageError("the file is empty")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return np.asarray(fit(to_rgb(image), geometry))
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            return use(image)
     except UnidentifiedImageError:
-        raise UnusableImageError(f"not an image in {', '.join(FORMATS)}") from None
+        raise UnusableImageError(f"not an image in {', '.join(formats)}") from None
     except _PILLOW_ERRORS as error:
         raise UnusableImageError(f"cannot be decoded: {one_line(error)}") from error
 
 
 def decode_all(
-    fetch: Callable[[int], bytes], count: int, geometry: Geometry, size: Size | None, threads: int
+    fetch: Callable[[int], bytes],
+    count: int,
+    geometry: Geometry,
+    size: Size | None,
+    threads: int,
+    decoded: Callable[[int, Size], None] | None = None,
 ) -> Pixels:
     """Decode images into one block; Pillow frees the interpreter while it decodes, so threads help.
 
@@ -183,6 +203,7 @@ def decode_all(
         geometry: resize and crop.
         size: (height, width) that every image must have; None: that of the first image that decodes.
         threads: how many decode at once.
+        decoded: told of each row that is good, with the (height, width) at which it is stored. Called in the threads.
 
     Returns:
         (n, 3, H, W) uint8 and the reasons of the rows that failed.
@@ -199,15 +220,20 @@ def decode_all(
     height, width = size or (0, 0)
     images = np.zeros((count, 3, height, width), dtype=np.uint8)
 
+    def fitted(image: Image.Image) -> tuple[Array, Size]:
+        return np.asarray(fit(to_rgb(image), geometry)), (image.height, image.width)
+
     def fill(rows: range) -> None:
         for row in rows:
             try:
-                pixels = decode(fetch(row), geometry)
+                pixels, stored = opened(fetch(row), fitted)
                 check_size(pixels.shape[0], pixels.shape[1], (height, width))
             except UnusableImageError as error:
                 reasons[row] = str(error)
             else:
                 images[row] = pixels.transpose(2, 0, 1)
+                if decoded is not None:
+                    decoded(row, stored)
 
     # Four pieces a thread even out images of unequal cost; a future for each image costs more than it gives.
     step = max(1, -(-(count - start) // (4 * threads)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
 from pipeline.data.decode import one_line
 from pipeline.errors import FatalError
@@ -100,6 +102,18 @@ def footer(stream: pa.NativeFile) -> bytes:
     content: bytes = stream.read(min(length, size - _TAIL))
     stream.seek(0)
     return content
+
+
+def column_bytes(stream: pa.NativeFile, metadata: pq.FileMetaData, column: str) -> Iterator[bytes]:
+    """One column as it lies in the file, a row group at a time; of a nested column all its leaves."""
+    for group in range(metadata.num_row_groups):
+        chunks = metadata.row_group(group)
+        for number in range(chunks.num_columns):
+            chunk = chunks.column(number)
+            if chunk.path_in_schema == column or chunk.path_in_schema.startswith(f"{column}."):
+                stream.seek(chunk.dictionary_page_offset or chunk.data_page_offset)
+                yield stream.read(chunk.total_compressed_size)
+    stream.seek(0)
 
 
 def _near(filesystem: pafs.FileSystem, base: str) -> str:

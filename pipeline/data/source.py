@@ -119,6 +119,19 @@ class SourceConfig(Config, ABC):
             n images; one that cannot be used has a reason in place of pixels.
         """
 
+    def regions(self) -> tuple[str, ...]:
+        """Names of the regions that are known of its images: where things are. Most sources know of none."""
+        return ()
+
+    def region_state(self, index: pa.Table) -> object:
+        """A JSON-able value that changes where the regions do, as far as the data set's fingerprint does not say so."""
+        del index
+        return None
+
+    def read_with_regions(self, rows: pa.Table, size: Size | None, threads: int) -> Pixels:
+        """As `read`, with the regions of `regions()` beside the images."""
+        return self.read(rows, size, threads)
+
     @abstractmethod
     def training_split(self) -> Self | None:
         """The same source's training split, nothing selected but `classes`; None where none is known."""

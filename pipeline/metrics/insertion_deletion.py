@@ -4,50 +4,30 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
 
-from pipeline.contracts import Batch, Cost, Metric, Setting
-from pipeline.fill import Fill, filled
-from pipeline.metrics.curve import perturbation_curve, pixel_counts
-from pipeline.models.classifier import Classifier
-from pipeline.reduction import pixel_ranks
+from pipeline.contracts import Setting
+from pipeline.metrics.curve_metric import TOLERANCE, Area, CurveMetric, CurveProtocol
 
 Protocol = Literal["rise", "agi"]
 
 
-class _CurveScore(Metric):
+class _GameMetric(CurveMetric):
     """Area under a curve of the target's probability while the most relevant pixels change."""
 
+    curve_of: ClassVar[str] = "probability of the class"
     protocol: Protocol = Field("rise", description="whose fills and whose area")
     step: PositiveInt | None = Field(
         None, description="pixels changed from point to point; default: one image row (224 at 224 × 224)"
     )
+    tolerance: float | None = TOLERANCE
 
-    def cost(self, setting: Setting) -> Cost:
-        """One forward a point."""
-        return Cost(forwards=len(self._counts(setting)))
-
-    def curve_fractions(self, setting: Setting) -> list[float]:
-        """Share of pixels changed at each point."""
-        return [count / (setting.height * setting.width) for count in self._counts(setting)]
-
-    def _counts(self, setting: Setting) -> list[int]:
-        return pixel_counts(setting.height * setting.width, self.step or setting.width)
-
-    def _scores(
-        self, model: Classifier, batch: Batch, maps: Tensor, before: Tensor, after: Tensor
-    ) -> dict[str, Tensor]:
-        height, width = maps.shape[-2:]
-        counts = self._counts(Setting(model.classes, height, width))
-        curve = perturbation_curve(model, batch.targets, pixel_ranks(maps), counts, before, after)
-        # RISE takes the trapezoid over equally spaced points, also where the last step is shorter.
-        area = torch.trapezoid(curve, dx=1 / (len(counts) - 1), dim=1) if self.protocol == "rise" else curve.mean(1)
-        return {"auc": area, "curve": curve}
+    @property
+    def _area(self) -> Area:
+        return "trapezoid" if self.protocol == "rise" else "mean"
 
 
-class Deletion(_CurveScore):
+class Deletion(_GameMetric):
     """Area under the target's probability while the most relevant pixels are taken away; lower is better.
 
     Source: protocol `rise`: Petsiuk et al. 2018, published evaluation: pixels go to the model's mean colour (zero
@@ -59,13 +39,20 @@ class Deletion(_CurveScore):
     higher_is_better: ClassVar[bool] = False
     name: Literal["deletion"] = "deletion"
 
-    def __call__(self, model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
-        """`auc` (B,) in [0, 1] and `curve` (B, P)."""
-        fill: Fill = "mean" if self.protocol == "rise" else "black"
-        return self._scores(model, batch, maps, batch.images, filled(fill, model, batch.images))
+    def protocol_at(self, setting: Setting) -> CurveProtocol:
+        """From the image to the fill."""
+        return CurveProtocol(
+            order="most_relevant_first",
+            start="image",
+            fill="mean" if self.protocol == "rise" else "black",
+            score="probability",
+            area=self._area,
+            step=self.step or setting.width,
+            tolerance=self.tolerance,
+        )
 
 
-class Insertion(_CurveScore):
+class Insertion(_GameMetric):
     """Area under the target's probability while the most relevant pixels are put in; higher is better.
 
     Source: protocol `rise`: Petsiuk et al. 2018, published evaluation: the start is the image behind a Gaussian
@@ -75,7 +62,14 @@ class Insertion(_CurveScore):
     higher_is_better: ClassVar[bool] = True
     name: Literal["insertion"] = "insertion"
 
-    def __call__(self, model: Classifier, batch: Batch, maps: Tensor) -> dict[str, Tensor]:
-        """`auc` (B,) in [0, 1] and `curve` (B, P)."""
-        fill: Fill = "blur" if self.protocol == "rise" else "black"
-        return self._scores(model, batch, maps, filled(fill, model, batch.images), batch.images)
+    def protocol_at(self, setting: Setting) -> CurveProtocol:
+        """From the fill to the image."""
+        return CurveProtocol(
+            order="most_relevant_first",
+            start="fill",
+            fill="blur" if self.protocol == "rise" else "black",
+            score="probability",
+            area=self._area,
+            step=self.step or setting.width,
+            tolerance=self.tolerance,
+        )

@@ -6,7 +6,7 @@ from pipeline.models.classifier import Classifier
 from pipeline.models.config import ModelConfig, TrainingConfig
 from pipeline.models.layers import last_spatial_layer
 from pipeline.models.load import load_classifier
-from pipeline.models.training import TrainedNetwork, train_network
+from pipeline.models.training import TrainedNetwork, permuted_labels, train_network
 from pipeline.models.weights import read_weights, weights_bytes
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "known_models",
     "last_spatial_layer",
     "load_classifier",
+    "permuted_labels",
     "read_weights",
     "train_network",
     "weights_bytes",

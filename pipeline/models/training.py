@@ -16,6 +16,7 @@ from pipeline.errors import FatalError
 from pipeline.models.build import build_network
 from pipeline.models.config import TrainingConfig
 from pipeline.models.weights import weights_bytes, weights_metadata
+from pipeline.noise import Noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,22 @@ def _batches(
         if down or right:
             batch = shift_images(batch, row, column)
         yield batch, labels[picked]
+
+
+def permuted_labels(labels: Tensor, noise: Noise) -> Tensor:
+    """The labels in another order, so that they say nothing of the images, and each class has as many as before.
+
+    Args:
+        labels: (N,) integers.
+        noise: of the job; its seed decides the order.
+
+    Returns:
+        (N,).
+
+    Source: Adebayo et al. 2018, "Sanity checks for saliency maps", Sec. 3.2.
+    """
+    order = noise.generator("permuted_labels", "").permutation(len(labels))
+    return labels[torch.from_numpy(order).to(labels.device)]
 
 
 def shift_images(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pipeline.report.faithfulness import Column, figure
 from pipeline.report.palette import Series
 from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
@@ -18,8 +21,10 @@ from pipeline.stages.summarise import Summary
 # Matplotlib wants colours of its own kind; these stand for the page's and are replaced in its SVG.
 _INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
 _PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--rule)"}
-# The curve's vertical axis for the metrics whose curve is the probability of the class explained.
-_PROBABILITY = ("deletion", "insertion")
+# Names on the horizontal axis: how many are written, how long, and how many letters stand side by side.
+_MOST_NAMES, _LONGEST_NAME, _LEVEL_LETTERS = 16, 20, 50
+# Letters that an axis' title has room for on a line.
+_ACROSS, _UP = 54, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,86 +40,99 @@ class Plot:
     """Mean curves of the methods for one model, metric and measure.
 
     Attributes:
-        model, metric: whose.
-        direction: which way is better, in words.
+        model, column: whose.
         description: what a reader who does not see it is told.
-        svg: the drawing, an `<svg>` element; holds no text that comes from data.
+        svg: the drawing, an `<svg>` element; its only text from data are the axes' titles and names, escaped.
         legend: the methods, best mean first.
     """
 
     model: str
-    metric: str
-    direction: str
+    column: Column
     description: str
     svg: str
     legend: tuple[LegendEntry, ...]
 
 
 def curve_plots(record: RunRecord, colours: Mapping[str, Series]) -> list[Plot]:
-    """One plot a model and metric that has curves, in the order of the spec."""
-    groups: dict[tuple[str, str], list[Summary]] = {}
+    """One plot a model and measure that has curves, in the order of the spec."""
+    groups: dict[tuple[str, Column], list[Summary]] = {}
     for summary in record.summary:
-        if summary.curve and len(summary.curve) == len(summary.fractions) and summary.method in colours:
-            groups.setdefault((summary.model, summary.metric), []).append(summary)
+        if summary.curve and len(summary.curve) == len(summary.axis) and summary.method in colours:
+            column = Column(summary.metric, summary.measure, summary.higher_is_better)
+            groups.setdefault((summary.model, column), []).append(summary)
     return [
-        _plot(f"plot-{number}", found, colours, record.programs)
-        for number, found in enumerate(groups.values(), start=1)
+        _plot(f"plot-{number}", model, column, found, colours)
+        for number, ((model, column), found) in enumerate(groups.items(), start=1)
     ]
 
 
-def _plot(name: str, summaries: list[Summary], colours: Mapping[str, Series], programs: Mapping[str, str]) -> Plot:
-    model, metric = summaries[0].model, summaries[0].metric
-    higher = summaries[0].higher_is_better
-    ranked = sorted(summaries, key=lambda one: (one.mean is None, (one.mean or 0) * (-1 if higher else 1)))
-    ends = ", ".join(f"{one.method} {one.mean:.3f}" for one in ranked if one.mean is not None)
-    probability = programs.get(metric, metric) in _PROBABILITY
+def _plot(name: str, model: str, column: Column, summaries: list[Summary], colours: Mapping[str, Series]) -> Plot:
+    sign = -1 if column.higher_is_better else 1
+    ranked = sorted(summaries, key=lambda one: (one.mean is None, sign * (one.mean or 0)))
+    ends = ", ".join(f"{one.method} {figure(one.mean)}" for one in ranked if one.mean is not None)
     return Plot(
         model=model,
-        metric=metric,
-        direction="higher is better" if higher else "lower is better",
-        description=f"Mean {metric} curve of each method on {model}; means, best first: {ends}",
+        column=column,
+        description=f"Mean {column.title} curve of each method on {model}; means, best first: {ends}",
         svg=curve_svg(
-            [(one.fractions, one.curve, colours[one.method]) for one in reversed(ranked)],
+            [(one.axis, one.curve, colours[one.method]) for one in reversed(ranked)],
             name=name,
-            vertical="probability of the class" if probability else "mean score",
+            vertical=summaries[0].vertical,
+            horizontal=summaries[0].horizontal,
         ),
         legend=tuple(
-            LegendEntry(colours[one.method], "no value" if one.mean is None else f"{one.mean:.3f}") for one in ranked
+            LegendEntry(colours[one.method], "no value" if one.mean is None else figure(one.mean)) for one in ranked
         ),
     )
 
 
-def curve_svg(curves: Sequence[tuple[Sequence[float], Sequence[float], Series]], *, name: str, vertical: str) -> str:
+def curve_svg(
+    curves: Sequence[tuple[Sequence[float] | Sequence[str], Sequence[float], Series]],
+    *,
+    name: str,
+    vertical: str,
+    horizontal: str,
+) -> str:
     """Draw curves.
 
     Args:
-        curves: for each, shares of pixels changed in [0, 1], values, how it is drawn; the last lies on top.
+        curves: for each, shares in [0, 1], drawn in per cent, or names, drawn side by side in their
+            order; values; how it is drawn. The last lies on top.
         name: put before the ids inside, so that two drawings on one page share none; letters, digits and `-`.
-        vertical: what the vertical axis shows.
+        vertical, horizontal: what the axes show.
 
     Returns:
         An `<svg>` element without fixed size, the same bytes for the same input. Its colours are the page's
         variables `--ink`, `--muted`, `--rule` and each series's.
     """
+    names = list(dict.fromkeys(point for axis, _, _ in curves for point in axis if isinstance(point, str)))
+    letters = min(max(map(len, names), default=0), _LONGEST_NAME)
+    level = len(_shown(len(names))) * letters <= _LEVEL_LETTERS
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
-        figure = Figure(figsize=(5.2, 3.3), layout="constrained")
-        canvas = FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        figure.patch.set_alpha(0)
+        # Slanted names take room below the axis, which the curves are not to lose.
+        drawing = Figure(figsize=(5.2, 3.3 if level else 3.3 + 0.05 * letters), layout="constrained")
+        canvas = FigureCanvasSVG(drawing)
+        axes = drawing.add_subplot()
+        drawing.patch.set_alpha(0)
         axes.patch.set_alpha(0)
-        for fractions, values, series in curves:
-            style = (0, tuple(length / 1.8 for length in series.dash)) if series.dash else "solid"
+        for axis, values, series in curves:
             axes.plot(
-                [100 * share for share in fractions],
+                _places(axis, names),
                 values,
                 color=series.light,
-                linestyle=style,
+                linestyle=(0, tuple(length / 1.8 for length in series.dash)) if series.dash else "solid",
                 linewidth=1.8,
+                marker="o" if names else None,
+                markersize=3.5,
             )
-        axes.set_xlim(0, 100)
+        if names:
+            _write_names(axes, names, level=level)
+        else:
+            ends = [place for axis, _, _ in curves for place in _places(axis, names)]
+            axes.set_xlim(min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 1)
         axes.set_ylim(bottom=min(0.0, *(min(values) for _, values, _ in curves)))
-        axes.set_xlabel("pixels changed, most relevant first (%)", color=_MUTED)
-        axes.set_ylabel(vertical, color=_MUTED)
+        axes.set_xlabel(textwrap.fill(horizontal, _ACROSS), color=_MUTED, parse_math=False)
+        axes.set_ylabel(textwrap.fill(vertical, _UP), color=_MUTED, parse_math=False)
         axes.tick_params(colors=_MUTED, length=3)
         axes.grid(color=_GRID, linewidth=0.8)
         axes.set_axisbelow(True)
@@ -125,6 +143,28 @@ def curve_svg(curves: Sequence[tuple[Sequence[float], Sequence[float], Series]],
             sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     return _for_page(sink.getvalue(), {series.light: f"var(--{series.name})" for _, _, series in curves}, name)
+
+
+def _places(axis: Sequence[float] | Sequence[str], names: Sequence[str]) -> list[float]:
+    """Where points lie: in per cent, or at the number of their name."""
+    return [names.index(point) if isinstance(point, str) else 100 * point for point in axis]
+
+
+def _shown(count: int) -> range:
+    """Which of many names are written: the first, and evenly from there."""
+    return range(0, count, max(1, -(-count // _MOST_NAMES)))
+
+
+def _write_names(axes: Axes, names: Sequence[str], *, level: bool) -> None:
+    """Names under the axis, slanted where side by side they would run into each other."""
+    shown = _shown(len(names))
+    # The end of a name tells blocks apart: layer4.2.conv3.
+    texts = [one if len(one) <= _LONGEST_NAME else f"…{one[1 - _LONGEST_NAME :]}" for one in (names[i] for i in shown)]
+    axes.set_xticks(list(shown), texts, parse_math=False)
+    if not level:
+        for label in axes.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_xlim(-0.3, len(names) - 0.7)
 
 
 def _for_page(document: str, colours: Mapping[str, str], name: str) -> str:

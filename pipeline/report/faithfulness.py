@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.report.record import RunRecord
+from pipeline.stages.comparison import Comparison
 from pipeline.stages.summarise import Summary
 
 Verdict = Literal["", "not clearly better than random", "worse than random"]
@@ -100,18 +101,32 @@ class Table:
         return [f"{one.title}, {one.direction}" for one in self.columns]
 
 
-def faithfulness_tables(record: RunRecord) -> list[Table]:
-    """A table for each model that has figures, in the order of the spec."""
+def faithfulness_tables(record: RunRecord, comparisons: Sequence[Comparison] = ()) -> list[Table]:
+    """A table for each model that has figures, in the order of the spec.
+
+    Args:
+        record: the run.
+        comparisons: its paired differences; a method without one to the control is judged by its interval.
+    """
+    controls = {(one.model, one.metric, one.measure, one.first): one for one in comparisons if one.family == "control"}
     order = [*record.models, *(one.model for one in record.summary)]
-    tables = (_table(model, record) for model in dict.fromkeys(order))
+    tables = (_table(model, record, controls) for model in dict.fromkeys(order))
     return [table for table in tables if table.columns]
 
 
-def verdict(method: Summary, control: Summary) -> Verdict:
-    """How a method fares against the random control, which it beats only where their intervals lie apart."""
+def verdict(method: Summary, control: Summary, comparison: Comparison | None = None) -> Verdict:
+    """How a method fares against the random control.
+
+    By their paired difference where it is known (`Comparison.better`); else it beats the control only where their
+    intervals lie apart. Empty where it beats it, where either has no value, and where chance is no yardstick.
+    """
     ends = (method.low, method.high, control.low, control.high)
-    if any(end is None for end in ends):
+    if not method.against_chance or any(end is None for end in ends):
         return ""
+    if comparison is not None:
+        if comparison.better == method.method:
+            return ""
+        return "worse than random" if comparison.better else "not clearly better than random"
     low, high, control_low, control_high = (float(end) for end in ends if end is not None)
     if not method.higher_is_better:
         low, high, control_low, control_high = -high, -low, -control_high, -control_low
@@ -126,7 +141,12 @@ def figure(value: float) -> str:
     return f"{value:.3f}" if size == 0 or 0.001 <= size < 1000 else f"{value:.3g}"
 
 
-def _table(model: str, record: RunRecord) -> Table:
+def signed(value: float) -> str:
+    """A difference, as `figure`, with its sign."""
+    return figure(0.0) if value == 0 else f"{'+' if value > 0 else '−'}{figure(abs(value))}"
+
+
+def _table(model: str, record: RunRecord, controls: Mapping[tuple[str, str, str, str], Comparison]) -> Table:
     found = {(one.method, one.metric, one.measure): one for one in record.summary if one.model == model}
     columns = tuple(dict.fromkeys(Column(one.metric, one.measure, one.higher_is_better) for one in found.values()))
     order = dict.fromkeys([*record.methods, *(method for method, _, _ in found)])
@@ -138,9 +158,10 @@ def _table(model: str, record: RunRecord) -> Table:
         best = _best(column, (one for method, one in mine.items() if method != record.control))
         spans = _spans(mine, control)
         for method, summary in mine.items():
-            compared = summary is not None and control is not None and method != record.control
             # What is not told from chance is not called best either, and the control never is.
-            said = verdict(summary, control) if compared and summary and control else ""
+            said: Verdict = ""
+            if summary is not None and control is not None and method != record.control:
+                said = verdict(summary, control, controls.get((model, column.metric, column.measure, method)))
             cells[method].append(
                 Cell(
                     summary,

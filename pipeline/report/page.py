@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.data import Dataset
 from pipeline.errors import FatalError, RetryableError
+from pipeline.report.contrast import contrast_tables
 from pipeline.report.cost import duration, method_costs, metric_costs
 from pipeline.report.curve_plot import curve_plots
 from pipeline.report.fact import (
@@ -25,19 +28,23 @@ from pipeline.report.fact import (
     status_note,
 )
 from pipeline.report.faithfulness import faithfulness_tables
-from pipeline.report.figure_file import summary_csv, summary_markdown
+from pipeline.report.figure_table import arrow_file, csv_file, figure_tables
+from pipeline.report.finding import Findings, find
 from pipeline.report.gallery import GalleryRow, gallery
 from pipeline.report.heatmap import colour_stops
+from pipeline.report.markdown import comparisons_markdown, summary_markdown
 from pipeline.report.palette import palette
 from pipeline.report.record import RunRecord, read_record
+from pipeline.report.standing import agreement_tables, rank_tables
 from pipeline.store import Output
 
 
 def build_report(output: Output, run: str | None = None, *, dataset: Dataset, samples: int) -> str:
-    """Write the page of a run, and its figures as CSV and Markdown.
+    """Write the page of a run, and its figures as Arrow, CSV and Markdown.
 
-    Writes `report/<run>/index.html`, `summary.csv` and `summary.md`; and `report/index.html`, the same page,
-    when the run is the latest. The same committed data give the same bytes.
+    Writes `report/<run>/index.html`; beside it `summary`, `comparisons`, `ranks` and `agreement` as `.arrow` and
+    `.csv`, `summary.md` with all but single comparisons, and `comparisons.md`; and `report/index.html`, the same
+    page, when the run is the latest. The same committed data give the same bytes.
 
     Args:
         output: where the run is.
@@ -53,8 +60,9 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
     """
     latest = output.runs()[-1:]
     record = read_record(output, run)
-    tables = faithfulness_tables(record)
-    figures, markdown = summary_csv(record.summary), summary_markdown(record.name, tables)
+    findings = find(output, record)
+    views = _views(record, findings)
+    texts, arrow = _figures(record, findings, views)
     colours = palette(record.methods, record.control)
     rows, unreadable = _gallery(output, record, dataset, samples)
     page = (
@@ -68,7 +76,7 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
             no_figures=no_figures_note(record),
             selection=selection_note(record),
             reading=reading(record),
-            tables=tables,
+            **views,
             plots=curve_plots(record, colours),
             series=colours,
             gallery=rows,
@@ -79,18 +87,44 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
             metric_costs=metric_costs(record),
             spec=json.dumps(record.spec, indent=2, ensure_ascii=False),
             profile=json.dumps(record.profile, indent=2, ensure_ascii=False),
-            csv=_download("text/csv", figures),
-            markdown=_download("text/markdown", markdown),
+            # Comparisons are as large as pictures, and the page shows them.
+            files={name: _download(name, text) for name, text in texts.items() if not name.startswith("comparisons")},
         )
         .encode()
     )
     folder = f"report/{record.run}"
-    output.write_bytes(f"{folder}/summary.csv", figures.encode())
-    output.write_bytes(f"{folder}/summary.md", markdown.encode())
+    for name, text in texts.items():
+        output.write_bytes(f"{folder}/{name}", text.encode())
+    for name, buffer in arrow.items():
+        output.write_bytes(f"{folder}/{name}", buffer)
     output.write_bytes(f"{folder}/index.html", page)
     if record.run in latest:
         output.write_bytes("report/index.html", page)
     return f"{folder}/index.html"
+
+
+def _views(record: RunRecord, findings: Findings) -> dict[str, Any]:
+    """What the page and the Markdown show of the scores."""
+    return {
+        "tables": faithfulness_tables(record, findings.comparisons),
+        "paired": any(one.family == "control" for one in findings.comparisons),
+        "contrasts": contrast_tables(record, findings.comparisons),
+        "ranks": rank_tables(record, findings.ranks),
+        "agreement": agreement_tables(record, findings.agreement),
+    }
+
+
+def _figures(
+    record: RunRecord, findings: Findings, views: Mapping[str, Any]
+) -> tuple[dict[str, str], dict[str, pa.Buffer]]:
+    """The figures as files, by name: text, and Arrow."""
+    tables = figure_tables(record, findings)
+    texts = {f"{name}.csv": csv_file(table) for name, table in tables.items()}
+    texts["summary.md"] = summary_markdown(
+        record.name, views["tables"], views["contrasts"], views["ranks"], views["agreement"]
+    )
+    texts["comparisons.md"] = comparisons_markdown(record.name, findings.comparisons)
+    return texts, {f"{name}.arrow": arrow_file(table) for name, table in tables.items()}
 
 
 def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) -> tuple[list[GalleryRow], str]:
@@ -101,7 +135,8 @@ def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) 
         return [], str(error)
 
 
-def _download(kind: str, text: str) -> str:
+def _download(name: str, text: str) -> str:
+    kind = "text/csv" if name.endswith(".csv") else "text/markdown"
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 

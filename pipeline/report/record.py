@@ -102,6 +102,15 @@ class RunRecord(_Lenient):
         methods = (variant.method for variant in self.variants if variant.method)
         return next((method for method in methods if self.programs.get(method, method) == CONTROL), None)
 
+    @property
+    def scored(self) -> dict[tuple[str, str, str], tuple[str, int]]:
+        """By model, method and metric, the folder of the scores and how many positions of it count."""
+        return {
+            (one.model, one.method, one.metric): (one.path, one.total)
+            for one in self.of_stage("evaluate")
+            if one.method is not None and one.metric is not None
+        }
+
     def of_stage(self, stage: str) -> list[VariantEntry]:
         """The variants of one stage."""
         return [variant for variant in self.variants if variant.stage == stage]
@@ -122,13 +131,27 @@ def read_record(output: Output, run: str | None = None) -> RunRecord:
     known = {key: value for key, value in raw.items() if value is not None}
     try:
         return RunRecord.model_validate(
-            {"name": name, **known, "run": name, "programs": _programs(output, raw.get("variants") or ())}
+            {
+                "name": name,
+                **known,
+                "run": name,
+                "programs": _programs(output, raw.get("variants") or ()),
+                "summary": tuple(_with_axis(row) for row in raw.get("summary") or ()),
+            }
         )
     except (ValidationError, TypeError) as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else ""
         raise FatalError(
             f"{output.uri}: the record of run {name} cannot be read ({where or error}); run the job again"
         ) from error
+
+
+def _with_axis(row: Any) -> Any:
+    """A row of the summary; the axis was named `fractions` before it could be names."""
+    if not isinstance(row, Mapping):
+        return row
+    # A tuple, since of a list of names such as "1" it could not be told whether numbers are meant.
+    return {**row, "axis": tuple(row.get("axis") or row.get("fractions") or ())}
 
 
 def _programs(output: Output, variants: Iterable[Mapping[str, Any]]) -> dict[str, str]:

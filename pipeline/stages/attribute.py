@@ -18,9 +18,10 @@ from pipeline.errors import ShardError
 from pipeline.models import Classifier
 from pipeline.reduction import reduce_channels
 from pipeline.stages.batches import batches
-from pipeline.stages.calibrate import calibrated_numbers
+from pipeline.stages.calibrate import calibrated_method
 from pipeline.stages.column import tensor_array
 from pipeline.stages.image_cache import Samples
+from pipeline.stages.segment import stored_superpixels
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
 
@@ -51,7 +52,7 @@ class Attribute:
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Chosen:
         """The samples that the data set's `select` keeps, with the class that the method explains."""
-        method = _method(around, variant)
+        method = calibrated_method(around.output, variant)
         rows = _selected(around, variant, unit)
         column = method.target  # the predictions' columns are called as the targets are
         failed = tuple(
@@ -67,7 +68,9 @@ class Attribute:
         rows = [row for row in rows if row["position"] not in gone]
         positions = [row["position"] for row in rows]
         targets = torch.tensor([row[column] for row in rows], dtype=torch.long)
-        superpixels = _superpixels(around, variant, unit, positions)
+        superpixels = None
+        if variant.superpixel_variant is not None:
+            superpixels = stored_superpixels(around.output, variant.superpixel_variant, unit, positions)
         return Chosen(method, samples.at(positions), targets, failed, superpixels)
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Chosen) -> Outcome:
@@ -164,25 +167,3 @@ def _selected(around: Surroundings, variant: Variant, unit: Unit) -> list[dict[s
             correct = table.filter(table["correct"])["position"].to_pylist() if table is not None else []
             kept &= set(correct)
     return [row for row in own.to_pylist() if row["position"] in kept]
-
-
-def _superpixels(around: Surroundings, variant: Variant, unit: Unit, positions: list[int]) -> Tensor | None:
-    """The committed superpixels of these positions, where the method asks for them."""
-    if variant.superpixel_variant is None:
-        return None
-    table = around.output.read(variant.superpixel_variant, unit.start, unit.stop)
-    if table is None:
-        raise ShardError(f"{variant.path}: no superpixels for positions {unit.start} to {unit.stop}")
-    row_of = {position: row for row, position in enumerate(table["position"].to_pylist())}
-    if missing := [position for position in positions if position not in row_of]:
-        raise ShardError(f"{variant.path}: position {missing[0]} could not be decoded for superpixels and can be now")
-    rows = torch.tensor([row_of[position] for position in positions], dtype=torch.long)
-    return torch.tensor(table["superpixels"].combine_chunks().to_numpy_ndarray())[rows]
-
-
-def _method(around: Surroundings, variant: Variant) -> AttributionMethod:
-    if variant.method_config is None:
-        raise ShardError(f"{variant.path}: no method")
-    if variant.calibration_variant is None:
-        return variant.method_config
-    return variant.method_config.calibrated(calibrated_numbers(around.output, variant.calibration_variant))

@@ -1,4 +1,4 @@
-"""Calibrate: numbers that a method needs for a model, found on a validation split and kept like any result."""
+"""Calibrate: numbers that a method or metric needs for a model, found on a validation split, kept like any result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 import torch
 
-from pipeline.contracts import Batch
+from pipeline.contracts import AttributionMethod, Batch
 from pipeline.data import Dataset
 from pipeline.errors import ShardError
 from pipeline.models import Classifier
@@ -78,3 +78,16 @@ def calibrated_numbers(output: Output, variant: str) -> dict[str, float]:
     if table is None:
         raise ShardError(f"{variant}: no calibration")
     return {one["name"]: one["value"] for one in table["found"][0].as_py()}
+
+
+def calibrated_method(output: Output, variant: Variant) -> AttributionMethod:
+    """The method of a variant, with the numbers of its calibration where it needs them.
+
+    Raises:
+        ShardError: the variant has no method, or its calibration is not committed.
+    """
+    if variant.method_config is None:
+        raise ShardError(f"{variant.path}: no method")
+    if variant.calibration_variant is None:
+        return variant.method_config
+    return variant.method_config.calibrated(calibrated_numbers(output, variant.calibration_variant))

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.commit import constant_column
+from pipeline.contracts import Batch, Context, Metric, Scores
 from pipeline.errors import ShardError
+from pipeline.models import Classifier
+from pipeline.noise import Noise
+from pipeline.reduction import reduce_channels
 from pipeline.stages.batches import batches
+from pipeline.stages.calibrate import calibrated_method, calibrated_numbers
+from pipeline.stages.column import stored_tensor
 from pipeline.stages.image_cache import Samples
+from pipeline.stages.segment import stored_superpixels
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
 
@@ -36,11 +45,25 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """Samples with their targets and maps, (n, 1, H, W) float32."""
+    """Samples with their targets and maps.
 
+    Attributes:
+        metric: the metric, calibrated where it has to be.
+        samples: n samples.
+        targets: (n,) int64.
+        maps: (n, 1, H, W) float32.
+        columns: what else the method found and the metric reads, each (n, …).
+        superpixels: (n, H, W) int32, where the method runs again and asks for them.
+        regions: where things are, each (n, 1, H, W) bool, where the metric asks for one.
+    """
+
+    metric: Metric
     samples: Samples
     targets: Tensor
     maps: Tensor
+    columns: Mapping[str, Tensor]
+    superpixels: Tensor | None
+    regions: Mapping[str, Tensor]
 
 
 class Evaluate:
@@ -49,56 +72,117 @@ class Evaluate:
     revision: ClassVar[int] = 1
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Explained:
-        """The unit's committed maps, and their images."""
+        """The unit's committed maps and their images: of the samples that the metric looks at."""
+        metric = _metric(around, variant)
         table = around.output.read(str(variant.map_variant), unit.start, unit.stop)
         if table is None:
             raise ShardError(f"{variant.path}: no maps for positions {unit.start} to {unit.stop}")
-        samples = around.images.get(unit.start, unit.stop).at(table["position"].to_pylist())
-        maps = torch.tensor(table["map"].combine_chunks().to_numpy_ndarray())
-        return Explained(samples, torch.tensor(table["target"].to_numpy()), maps)
+        if metric.samples is not None:
+            looked_at = chosen_positions(variant.total, metric.samples, around.noise)
+            table = table.filter(pa.array(np.isin(table["position"].to_numpy(), looked_at)))
+        positions = table["position"].to_pylist()
+        samples = around.images.get(unit.start, unit.stop).at(positions)
+        maps = stored_tensor(table["map"])
+        if maps.shape[1:] != (1, *samples.images.shape[-2:]):
+            height, width = samples.images.shape[-2:]
+            raise ShardError(
+                f"{variant.map_variant}: maps of {tuple(maps.shape[1:])}, the images are {height} × {width}"
+            )
+        columns = {name: torch.tensor(table[name].to_numpy()) for name in metric.columns if name in table.column_names}
+        superpixels = None
+        if variant.superpixel_variant is not None:
+            superpixels = stored_superpixels(around.output, variant.superpixel_variant, unit, positions)
+        regions = around.images.regions(positions) if metric.region() is not None else {}
+        targets = torch.tensor(table["target"].to_numpy())
+        return Explained(metric, samples, targets, maps, columns, superpixels, regions)
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Explained) -> Outcome:
-        """Rows of `SCHEMA`; the curve stands with the first measure alone."""
-        metric = variant.metric_config
-        if metric is None:
-            raise ShardError(f"{variant.path}: no metric")
+        """Rows of `SCHEMA`, each with the curve of its measure where there is one."""
         model = around.classifier(variant)
-        samples = inputs.samples
-        gathered: dict[str, list[Tensor]] = {}
+        metric, samples = inputs.metric, inputs.samples
+        context = _context(around, variant, model, metric)
+        found: list[Scores] = []
         for rows, batch in batches(samples, inputs.targets, model):
-            for name, values in metric(model, batch, inputs.maps[rows].to(around.device)).items():
-                gathered.setdefault(name, []).append(values.float().cpu())
-        scores = {name: torch.cat(values).numpy() for name, values in gathered.items()}
-        return Outcome(_table(variant, inputs, scores), (), samples.ids)
+            device = batch.images.device
+            whole = replace(
+                batch,
+                superpixels=None if inputs.superpixels is None else inputs.superpixels[rows].to(device),
+                regions={name: region[rows].to(device) for name, region in inputs.regions.items()},
+            )
+            columns = {name: column[rows].to(device) for name, column in inputs.columns.items()}
+            found.append(metric(model, whole, inputs.maps[rows].to(device), replace(context, columns=columns)))
+        return Outcome(_table(variant, inputs, found), (), samples.ids)
 
 
-def _table(variant: Variant, inputs: Explained, scores: dict[str, np.ndarray]) -> pa.Table:
+def chosen_positions(total: int, samples: int, noise: Noise) -> NDArray[np.int64]:
+    """The positions that a metric looks at which does not look at all: drawn with the job's seed, ascending."""
+    if samples >= total:
+        return np.arange(total)
+    drawn = noise.generator("evaluate", "samples").choice(total, size=samples, replace=False)
+    return np.sort(drawn).astype(np.int64)
+
+
+def _metric(around: Surroundings, variant: Variant) -> Metric:
+    if variant.metric_config is None:
+        raise ShardError(f"{variant.path}: no metric")
+    if variant.metric_config.calibration() is None or variant.metric_calibration_variant is None:
+        return variant.metric_config
+    return variant.metric_config.calibrated(calibrated_numbers(around.output, variant.metric_calibration_variant))
+
+
+def _context(around: Surroundings, variant: Variant, model: Classifier, metric: Metric) -> Context:
+    """What the metric may use; the method only where it asks for it."""
+    replica = variant.weights_variant or variant.model
+    context = Context(
+        noise=around.noise,
+        share=lambda work, used, batch: around.shared.get(replica, work, used, batch, around.noise),
+        randomised=around.randomised,
+        permuted=model if metric.permutes else None,
+    )
+    if not metric.explains:
+        return context
+    method = calibrated_method(around.output, variant)
+
+    def explain(used: Classifier, batch: Batch) -> Tensor:
+        explanation = method.explain(used, batch, around.noise)
+        maps = reduce_channels(explanation.maps, method.reduction).float()
+        if explanation.failed:
+            maps = maps.clone()
+            maps[list(explanation.failed)] = torch.nan
+        return maps
+
+    return replace(context, explain=explain)
+
+
+def _table(variant: Variant, inputs: Explained, found: list[Scores]) -> pa.Table:
     """Scores as rows, the measures of one sample one after the other."""
-    curve = scores.pop("curve", None)
-    count, measures = len(inputs.samples.ids), list(scores)
+    names = list(found[0].measures) if found else []
+    count = len(inputs.samples.ids)
+    values = np.empty((count, len(names)), np.float32)
+    curves: list[NDArray[np.float32] | None] = [None] * values.size
+    for column, name in enumerate(names):
+        values[:, column] = torch.cat([one.measures[name] for one in found]).float().cpu().numpy()
+        if name in found[0].curves:
+            points = torch.cat([one.curves[name] for one in found]).float().cpu().numpy()
+            for row in np.isfinite(points).all(axis=1).nonzero()[0]:
+                curves[row * len(names) + column] = points[row]
+    flat = values.reshape(-1)
+    each = np.repeat(np.arange(count), len(names))
     labels = inputs.samples.labels.numpy()
-    each = np.repeat(np.arange(count), len(measures))
-    values = np.stack([scores[name] for name in measures], axis=1).reshape(-1) if measures else np.empty(0, np.float32)
-    curves: list[np.ndarray | None] = [None] * len(each)
-    if curve is not None:
-        for row in range(count):
-            if np.isfinite(curve[row]).all():
-                curves[row * len(measures)] = curve[row]
-    rows = len(each)
     return pa.table(
         [
             pa.array(np.asarray(inputs.samples.positions, dtype=np.int64)[each]),
             pa.array([inputs.samples.ids[row] for row in each], pa.string()),
             pa.array(labels[each], pa.int64(), mask=labels[each] < 0),
             pa.array(inputs.targets.numpy()[each]),
-            constant_column(variant.model, rows),
-            constant_column(str(variant.method), rows),
-            constant_column(str(variant.metric), rows),
+            constant_column(variant.model, len(flat)),
+            constant_column(str(variant.method), len(flat)),
+            constant_column(str(variant.metric), len(flat)),
             pa.DictionaryArray.from_arrays(
-                pa.array(np.tile(np.arange(len(measures)), count), pa.int32()),
-                pa.array(measures, pa.string()),
+                pa.array(np.tile(np.arange(len(names)), count), pa.int32()),
+                pa.array(names, pa.string()),
             ),
-            pa.array(values, pa.float32(), mask=~np.isfinite(values)),
+            pa.array(flat, pa.float32(), mask=~np.isfinite(flat)),
             pa.array(curves, pa.list_(pa.float32())),
         ],
         schema=SCHEMA,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,37 +55,84 @@ class Samples:
 class ImageCache:
     """The last decoded blocks of a data set, up to a number of bytes. Safe to use from several threads.
 
-    Two threads that miss the same block both decode it: rare, and cheaper than waiting for each other.
+    Two threads that miss the same block both decode it: rare, and cheaper than waiting for each other. Where things are
+    in the images is not read before somebody asks; from then on it is read along with every block.
     """
 
     BLOCK = 128
 
     def __init__(self, dataset: Dataset, limit_bytes: int, threads: int) -> None:
         self._dataset = dataset
+        self._size = (dataset.height, dataset.width)
         self._threads = threads
-        self._limit = max(1, limit_bytes // (self.BLOCK * 3 * dataset.height * dataset.width))
+        self._limit = limit_bytes
+        self._with_regions = False
         self._blocks: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, start: int, stop: int) -> Samples:
         """The samples at positions start ≤ p < stop."""
-        wanted = range(start // self.BLOCK, -(-stop // self.BLOCK))
+        return _joined(self._held(range(start // self.BLOCK, -(-stop // self.BLOCK))), start, stop)
+
+    def regions(self, positions: Sequence[int]) -> Mapping[str, Tensor]:
+        """Where things are in the images at some positions.
+
+        Args:
+            positions: n positions whose images can be decoded, in any order.
+
+        Returns:
+            Each region that the data set knows of, by name, (n, 1, H, W) bool, in the order of the positions. It is all
+            false where an image has no such thing, and where its regions cannot be known (`regionless`).
+
+        Raises:
+            ShardError: one of the images cannot be decoded.
+        """
+        if not positions:
+            return {name: torch.zeros(0, 1, *self._size, dtype=torch.bool) for name in self._dataset.regions}
+        blocks = self._marked(positions)
+        place = {position: row for row, position in enumerate(at for block in blocks for at in block.positions)}
+        if missing := [position for position in positions if position not in place]:
+            raise ShardError(f"position {missing[0]} could be decoded before and cannot now")
+        rows = torch.tensor([place[position] for position in positions], dtype=torch.long)
+        return {name: torch.cat([block.regions[name] for block in blocks])[rows] for name in self._dataset.regions}
+
+    def regionless(self, positions: Sequence[int]) -> tuple[Failed, ...]:
+        """Those of some samples whose regions cannot be known, with the reason: a mask that is null, or corrupt."""
+        asked = set(positions)
+        return tuple(
+            Failed(one.position, one.id, one.reason)
+            for block in self._marked(positions)
+            for one in block.regionless
+            if one.position in asked
+        )
+
+    def _marked(self, positions: Sequence[int]) -> list[Shard]:
+        """The blocks of some positions, with their regions."""
+        self._with_regions = bool(self._dataset.regions)
+        return self._held(sorted({position // self.BLOCK for position in positions}))
+
+    def _held(self, wanted: Sequence[int]) -> list[Shard]:
+        """Blocks, from memory as far as they are there."""
+        regions = self._with_regions
         with self._lock:
             held = {block: self._blocks[block] for block in wanted if block in self._blocks}
+        if regions:
+            held = {block: shard for block, shard in held.items() if shard.regions}
         for first, last in _runs([block for block in wanted if block not in held]):
-            held.update(self._load(first, last))
+            held.update(self._load(first, last, regions))
         with self._lock:
             for block in wanted:
                 self._blocks[block] = held[block]
                 self._blocks.move_to_end(block)
-            while len(self._blocks) > max(self._limit, 1):
-                self._blocks.popitem(last=False)
-        return _joined([held[block] for block in wanted], start, stop)
+            total = sum(_bytes(shard) for shard in self._blocks.values())
+            while total > self._limit and len(self._blocks) > 1:
+                total -= _bytes(self._blocks.popitem(last=False)[1])
+        return [held[block] for block in wanted]
 
-    def _load(self, first: int, last: int) -> dict[int, Shard]:
+    def _load(self, first: int, last: int, regions: bool) -> dict[int, Shard]:
         """Blocks first … last, decoded in one call so that the source reads each of its files once."""
         stop = min((last + 1) * self.BLOCK, len(self._dataset))
-        shard = self._dataset.load(range(first * self.BLOCK, stop), self._threads)
+        shard = self._dataset.load(range(first * self.BLOCK, stop), self._threads, regions=regions)
         blocks = {}
         for block in range(first, last + 1):
             rows = [row for row, position in enumerate(shard.positions) if position // self.BLOCK == block]
@@ -96,8 +144,14 @@ class ImageCache:
                 ids=shard.ids[low:high],
                 positions=shard.positions[low:high],
                 failures=tuple(one for one in shard.failures if one.position // self.BLOCK == block),
+                regions={name: masks[low:high].clone() for name, masks in shard.regions.items()},
+                regionless=tuple(one for one in shard.regionless if one.position // self.BLOCK == block),
             )
         return blocks
+
+
+def _bytes(shard: Shard) -> int:
+    return shard.images.numel() + sum(masks.numel() for masks in shard.regions.values())
 
 
 def _runs(blocks: list[int]) -> list[tuple[int, int]]:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ShardError
-from pipeline.stages.column import tensor_array
+from pipeline.stages.column import stored_tensor, tensor_array
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
+from pipeline.store import Output
 from pipeline.superpixel import superpixels
 
 
@@ -53,3 +54,19 @@ class Segment:
             }
         )
         return Outcome(table, (), samples.ids)
+
+
+def stored_superpixels(output: Output, variant: str, unit: Unit, positions: list[int]) -> Tensor:
+    """The committed superpixels of some positions of a unit, (n, H, W) int32.
+
+    Raises:
+        ShardError: they are not there.
+    """
+    table = output.read(variant, unit.start, unit.stop)
+    if table is None:
+        raise ShardError(f"{variant}: no superpixels for positions {unit.start} to {unit.stop}")
+    row_of = {position: row for row, position in enumerate(table["position"].to_pylist())}
+    if missing := [position for position in positions if position not in row_of]:
+        raise ShardError(f"{variant}: position {missing[0]} could not be decoded for superpixels and can be now")
+    rows = torch.tensor([row_of[position] for position in positions], dtype=torch.long)
+    return stored_tensor(table["superpixels"])[rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ import torch
 
 from pipeline.commit import Failed
 from pipeline.models import Classifier
+from pipeline.models.randomise import Randomisation
 from pipeline.noise import Noise
 from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.shared_work import SharedResults
@@ -32,6 +33,7 @@ class Surroundings:
         noise: the job's random numbers.
         device: where models live.
         classifier: the model of a variant, loaded on first use; call it in `compute` alone.
+        randomised: copies of that model with randomised parameters, built once; call it in `compute` alone.
     """
 
     job: Job
@@ -41,6 +43,7 @@ class Surroundings:
     noise: Noise
     device: torch.device
     classifier: Callable[[Variant], Classifier]
+    randomised: Callable[[Classifier, Randomisation], Sequence[Classifier]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.contracts import Metric
 from pipeline.noise import Noise
 from pipeline.stages.variant import Variant
 from pipeline.store import Output
@@ -26,8 +28,11 @@ class Summary:
         higher_is_better: which way the measure points.
         n: samples with a value; `missing`: samples without one.
         mean, low, high: the mean and its 95 % interval; None when n is 0.
-        fractions: the curve's horizontal axis; empty without a curve.
+        axis: the curve's horizontal axis: shares of pixels in [0, 1], or names; empty without a curve.
         curve: the mean curve.
+        vertical, horizontal: what the curve's axes show, in words.
+        by_sample: whether samples can be compared one by one.
+        against_chance: whether the random control is a yardstick for this measure.
     """
 
     model: str
@@ -40,8 +45,12 @@ class Summary:
     mean: float | None
     low: float | None
     high: float | None
-    fractions: tuple[float, ...]
+    axis: tuple[float, ...] | tuple[str, ...]
     curve: tuple[float, ...]
+    vertical: str = Metric.curve_of
+    horizontal: str = Metric.curve_over
+    by_sample: bool = True
+    against_chance: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -77,47 +86,56 @@ def bootstrap_interval(values: NDArray[np.float64], generator: np.random.Generat
 
 def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
     """Each measure of an `evaluate` variant over the committed samples."""
+    metric = variant.metric_config
     table = output.read(variant.path, 0, variant.total, ["measure", "value"])
-    if table is None or variant.metric_config is None:
+    if table is None or metric is None:
         return []
-    curve = _mean_curve(output, variant)
+    measures = table["measure"].cast("string")
+    curves = _mean_curves(output, variant)
     found = []
-    for measure in dict.fromkeys(table["measure"].to_pylist()):
-        rows = table.filter(pc.equal(table["measure"].cast("string"), measure))
+    for measure in measures.unique().to_pylist():
+        rows = table.filter(pc.equal(measures, measure))
         values = rows["value"].drop_null().to_numpy().astype(np.float64)
         # The same resamples for every method, so that equal scores get equal intervals.
         generator = noise.generator("bootstrap", "samples")
         interval = bootstrap_interval(values, generator) if len(values) else (None, None)
+        curve = curves.get(measure, ())
         found.append(
             Summary(
                 model=variant.model,
                 method=str(variant.method),
                 metric=str(variant.metric),
                 measure=measure,
-                higher_is_better=variant.metric_config.higher_is_better,
+                higher_is_better=metric.higher_is_better,
                 n=len(values),
                 missing=rows.num_rows - len(values),
                 mean=float(values.mean()) if len(values) else None,
                 low=interval[0],
                 high=interval[1],
-                fractions=variant.fractions,
+                axis=variant.axis if curve else (),
                 curve=curve,
+                vertical=metric.curve_of,
+                horizontal=metric.curve_over,
+                by_sample=metric.by_sample,
+                against_chance=metric.against_chance,
             )
         )
-        curve = ()  # it stands with the first measure alone, as in the rows
     return found
 
 
-def _mean_curve(output: Output, variant: Variant) -> tuple[float, ...]:
-    """The mean over samples of each point of the curve; empty where there are no curves. Curves are streamed."""
-    dataset = output.dataset(variant.path) if variant.fractions else None
+def _mean_curves(output: Output, variant: Variant) -> dict[str, tuple[float, ...]]:
+    """By measure, the mean over samples of each point of its curves, where it has any. Curves are streamed."""
+    dataset = output.dataset(variant.path) if variant.axis else None
     if dataset is None:
-        return ()
-    total, count = np.zeros(len(variant.fractions)), 0
-    for batch in dataset.to_batches(columns=["curve"], filter=pc.field("position") < variant.total):
-        curves = batch["curve"].drop_null()
-        if len(curves):
-            points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), -1)
-            total += points.sum(axis=0, dtype=np.float64)
-            count += len(curves)
-    return tuple(float(value) for value in total / count) if count else ()
+        return {}
+    totals: dict[str, NDArray[np.float64]] = {}
+    counts: Counter[str] = Counter()
+    wanted = (pc.field("position") < variant.total) & pc.field("curve").is_valid()
+    for batch in dataset.to_batches(columns=["measure", "curve"], filter=wanted):
+        measures = batch["measure"].cast("string")
+        for measure in measures.unique().to_pylist():
+            curves = batch["curve"].filter(pc.equal(measures, measure))
+            points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), len(variant.axis))
+            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + points.sum(axis=0, dtype=np.float64)
+            counts[measure] += len(curves)
+    return {measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items()}

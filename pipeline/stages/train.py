@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.data import Dataset, Shard
 from pipeline.errors import FatalError, ShardError
-from pipeline.models import train_network
+from pipeline.models import permuted_labels, train_network
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
 from pipeline.store import Output
@@ -32,9 +32,12 @@ SCHEMA = pa.schema(
 
 
 class Train:
-    """One unit: a network trained on the whole training split.
+    """One unit: a network trained on the whole training split, with its labels or with permuted ones.
 
-    Its row names the safetensors file, and counts the samples that training left out.
+    Its row names the safetensors file, and counts the samples that training left out. The accuracy is that on the
+    labels trained with: of permuted ones it says how far the network has learned them by heart. A network for permuted
+    labels starts from other weights than the model's own training, since two networks with one start may be alike
+    without having learned the same.
     """
 
     revision: ClassVar[int] = 1
@@ -53,15 +56,19 @@ class Train:
         known = inputs.labels >= 0
         if not known.any():
             raise FatalError(f"{variant.model}: no sample of the training split has a label")
+        labels, seed = inputs.labels[known], around.job.seed
+        if variant.permuted:
+            labels = permuted_labels(labels, around.noise)
+            seed = int(around.noise.generator("permuted_training", "").integers(2**62))
         trained = train_network(
             config.name,
             inputs.images[known],
-            inputs.labels[known],
-            classes=around.job.classes,
-            config=config.training_settings(),
+            labels,
+            classes=variant.classes or around.job.classes,
+            config=variant.training or config.training_settings(),
             mean=config.mean,
             std=config.std,
-            seed=around.job.seed,
+            seed=seed,
             device=around.device,
         )
         content = trained.to_bytes()

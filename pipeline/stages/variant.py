@@ -9,7 +9,7 @@ from typing import Literal
 
 from pipeline.contracts import AttributionMethod, Calibration, Cost, Metric, Segmentation, digest
 from pipeline.data import DatasetConfig
-from pipeline.models import ModelConfig
+from pipeline.models import ModelConfig, TrainingConfig
 
 StageName = Literal["train", "predict", "segment", "calibrate", "attribute", "evaluate"]
 STAGES: tuple[StageName, ...] = ("train", "predict", "segment", "calibrate", "attribute", "evaluate")
@@ -48,11 +48,15 @@ class Variant:
         method_config, metric_config: their configurations.
         segmentation: how superpixels are made, for the stage that makes them.
         calibration: what is to be found, for the stage that finds it.
-        fractions: the curve's horizontal axis, share of pixels changed.
+        axis: the curves' horizontal axis: shares of pixels, or names.
         map_variant, prediction_variant, superpixel_variant, calibration_variant: the variants of the maps,
             predictions, superpixels and calibration that it reads.
+        metric_calibration_variant: the variant of what the metric's calibration found.
         weights_variant: the variant of the weights that the model is loaded from, for a trained model.
         model_digest: of the weights that the plan was made with; None for a model that the job trains.
+        permuted: that the model is trained on permuted labels, for the stage that trains.
+        training: how it is trained, for that stage; None: as the model's configuration says.
+        classes: logits of the model to be trained; None: as many as the data set has classes.
     """
 
     path: str
@@ -69,13 +73,17 @@ class Variant:
     metric_config: Metric | None = None
     segmentation: Segmentation | None = None
     calibration: Calibration | None = None
-    fractions: tuple[float, ...] = ()
+    axis: tuple[float, ...] | tuple[str, ...] = ()
     map_variant: str | None = None
     prediction_variant: str | None = None
     superpixel_variant: str | None = None
     calibration_variant: str | None = None
+    metric_calibration_variant: str | None = None
     weights_variant: str | None = None
     model_digest: str | None = None
+    permuted: bool = False
+    training: TrainingConfig | None = None
+    classes: int | None = None
 
     def description(self) -> dict[str, object]:
         """What a reader of the folder needs to know; kept beside the parts."""
@@ -87,8 +95,9 @@ class Variant:
             "metric": self.metric,
             "method_config": self.method_config.model_dump(mode="json") if self.method_config else None,
             "metric_config": self.metric_config.model_dump(mode="json") if self.metric_config else None,
-            "fractions": list(self.fractions),
+            "axis": list(self.axis),
             "reads": [read.variant for read in self.reads],
+            **({"labels": "permuted"} if self.permuted else {}),
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from pipeline.commit import Receipt
 from pipeline.data import Dataset
 from pipeline.errors import FatalError, ShardError
 from pipeline.models import Classifier, check_classifier, load_classifier
+from pipeline.models.randomise import Randomisation, RandomisedModels
 from pipeline.noise import Noise
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.calibrate import Calibrate
@@ -75,8 +76,10 @@ class Worker:
             noise=Noise(job.seed),
             device=torch.device(device),
             classifier=self._classifier,
+            randomised=self._randomised,
         )
         self._replica: tuple[str, Classifier] | None = None
+        self._randomisations: dict[Randomisation, Sequence[Classifier]] = {}
         self._rows: dict[str, int] = {}
         self._computing = threading.Lock()
         use_full_precision()
@@ -139,10 +142,19 @@ class Worker:
         key = variant.weights_variant or variant.model
         if self._replica is None or self._replica[0] != key:
             self._replica = None  # the memory of the last one is needed for the next
+            self._randomisations = {}
             self._replica = (key, self._load(variant))
         model = self._replica[1]
         model.rows = self._rows.get(variant.path, self._rows[key])
         return model
+
+    def _randomised(self, model: Classifier, randomisation: Randomisation) -> Sequence[Classifier]:
+        """Randomised copies of the replica, built once. The computing lock is held."""
+        if randomisation not in self._randomisations:
+            self._randomisations[randomisation] = RandomisedModels(
+                model, randomisation, self._around.noise, *self._size
+            )
+        return self._randomisations[randomisation]
 
     def _load(self, variant: Variant) -> Classifier:
         job, output = self._around.job, self._around.output

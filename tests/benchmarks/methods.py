@@ -20,12 +20,10 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from pass_counter import counting
-
 from pipeline.contracts import AttributionMethod, Batch, Setting
 from pipeline.methods import METHODS, Method
 from pipeline.models import Classifier, ModelConfig, load_classifier
+from pipeline.models.pass_counter import counting
 from pipeline.noise import Noise
 from pipeline.stages.worker import use_full_precision
 
@@ -94,7 +92,7 @@ def measure(model: Classifier, method: AttributionMethod, batch: Batch, repeats:
     """Seconds, passes and ratio, an image; the repeat with the median ratio, each between two timings of the model."""
     with counting(model) as counts:
         method.explain(model, batch, Noise())
-    forwards, backwards = counts["forwards"] / len(batch), counts["backwards"] / len(batch)
+    forwards, backwards = counts.forwards / len(batch), counts.backwards / len(batch)
     found: list[dict[str, float]] = []
     for _ in range(repeats):
         before = pace(model, batch)

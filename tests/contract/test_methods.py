@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 from method_parameters import QUICK, STOPS_EARLY
-from pass_counter import counting
 from small_models import make_batch, small_classifier
 from torch import nn
 
 from pipeline.contracts import AttributionMethod, Batch, Setting
 from pipeline.methods import METHODS
+from pipeline.models.pass_counter import counting
 from pipeline.noise import Noise
 
 
@@ -83,7 +83,7 @@ def test_the_declared_cost_is_what_is_counted(method: AttributionMethod) -> None
     declared = method.cost(Setting(5, 8, 8))
     with counting(model) as counts:
         method(model, batch, Noise())
-    forwards, backwards = counts["forwards"] / 5, counts["backwards"] / 5
+    forwards, backwards = counts.forwards / 5, counts.backwards / 5
     assert forwards <= declared.forwards and backwards <= declared.backwards
     if method.name not in STOPS_EARLY:
         assert (forwards, backwards) == (declared.forwards, declared.backwards)

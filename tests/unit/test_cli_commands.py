@@ -82,7 +82,9 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == b""
 
 
-@pytest.mark.parametrize("source", ["digits", "mnist", "cifar10", "cifar100", "imagenet", "imagefolder", "parquet"])
+@pytest.mark.parametrize(
+    "source", ["digits", "shapes", "mnist", "cifar10", "cifar100", "imagenet", "imagefolder", "parquet"]
+)
 def test_init_writes_a_spec_that_loads(source: str, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "a.yaml"
     assert main(["init", str(file), "--source", source]) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from pass_counter import counting
 from small_models import make_batch, small_classifier
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from pipeline.errors import FatalError
 from pipeline.methods.ablation_cam import AblationCam
 from pipeline.methods.grad_cam import GradCam
 from pipeline.models import Classifier
+from pipeline.models.pass_counter import counting
 from pipeline.noise import Noise
 
 
@@ -72,7 +72,7 @@ def test_channels_that_are_zero_need_no_forward() -> None:
         AblationCam(layer="3")(model, batch, Noise())
     with torch.no_grad():
         maps = model.network[:4]((batch.images - model.mean) / model.std)
-    assert counts["forwards"] == 2 + int((maps != 0).flatten(2).any(2).sum()) <= 2 * (1 + 8)
+    assert counts.forwards == 2 + int((maps != 0).flatten(2).any(2).sum()) <= 2 * (1 + 8)
 
 
 def test_a_layer_with_more_channels_than_declared_is_refused() -> None:

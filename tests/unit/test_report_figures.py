@@ -1,10 +1,9 @@
-"""Which method is best, which is no better than chance, and the figures as files."""
+"""Which method is best, which is no better than chance, and the curves."""
 
 from __future__ import annotations
 
-import csv
-import io
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from synthetic_output import figures
@@ -12,8 +11,8 @@ from synthetic_output import figures
 from pipeline.report.cost import duration, method_costs, metric_costs
 from pipeline.report.curve_plot import curve_plots, curve_svg
 from pipeline.report.faithfulness import Cell, faithfulness_tables, figure
-from pipeline.report.figure_file import summary_csv, summary_markdown
-from pipeline.report.palette import palette
+from pipeline.report.markdown import summary_markdown
+from pipeline.report.palette import Series, palette
 from pipeline.report.record import RunRecord, Timing, VariantEntry
 from pipeline.stages.summarise import Summary
 
@@ -28,6 +27,17 @@ def cells(*summary: Summary) -> dict[str, Cell]:
     table = faithfulness_tables(record(*summary))[0]
     rows = [*table.rows, *([table.control] if table.control else [])]
     return {row.method: row.cells[0] for row in rows}
+
+
+SERIES = palette(["a"], None)["a"]
+
+
+def drawn(curve: tuple[tuple[float, ...] | tuple[str, ...], tuple[float, ...], Series], name: str = "plot") -> str:
+    return curve_svg([curve], name=name, vertical="score", horizontal="shares")
+
+
+def texts(svg: str) -> list[str]:
+    return [one.text or "" for one in ElementTree.fromstring(svg).iter("text")]
 
 
 RANDOM = figures("random", 0.5, 0.45, 0.55)
@@ -71,6 +81,11 @@ def test_a_method_beats_random_only_where_the_intervals_lie_apart(
     assert cells(control, figures("a", (low + high) / 2, low, high, metric=metric))["a"].verdict == expected
 
 
+def test_a_verdict_needs_a_measure_that_chance_is_a_yardstick_of() -> None:
+    control, worse = (replace(one, against_chance=False) for one in (RANDOM, figures("a", 0.9, 0.8, 1.0)))
+    assert cells(control, worse)["a"].verdict == ""
+
+
 def test_without_a_control_nothing_is_said_about_chance() -> None:
     found = cells(figures("a", 0.5, 0.4, 0.6), figures("b", 0.5, 0.4, 0.6))
     assert {cell.verdict for cell in found.values()} == {""}
@@ -99,12 +114,6 @@ def test_intervals_are_drawn_on_the_range_of_their_column() -> None:
 )
 def test_figures_never_round_to_nothing(value: float, text: str) -> None:
     assert figure(value) == text
-
-
-def test_the_csv_has_full_precision_and_a_line_a_figure() -> None:
-    rows = list(csv.DictReader(io.StringIO(summary_csv([figures("a", 1 / 3, 0.2, 0.4)]))))
-    assert [float(row["mean"]) for row in rows] == [1 / 3]
-    assert rows[0]["higher_is_better"] == "false" and rows[0]["n"] == "40"
 
 
 def test_markdown_marks_the_best_and_escapes_names() -> None:
@@ -157,11 +166,37 @@ def test_the_legend_has_the_best_first() -> None:
     assert [entry.series.method for entry in plots[0].legend] == ["b", "a", "random"]
 
 
+def test_each_measure_has_a_plot_of_its_own_curves() -> None:
+    ssim = replace(RANDOM, measure="ssim", curve=(1.0, 0.2, 0.1), vertical="similarity", horizontal="blocks")
+    plots = curve_plots(record(RANDOM, ssim, replace(RANDOM, measure="time", curve=())), palette(["random"], "random"))
+    assert [plot.column.title for plot in plots] == ["deletion auc", "deletion ssim"]
+    assert {"similarity", "blocks"} <= set(texts(plots[1].svg)) and "similarity" not in texts(plots[0].svg)
+
+
+def test_the_axis_reaches_as_far_as_the_shares() -> None:
+    assert [text for text in texts(drawn(((0.0, 0.02, 0.05), (1.0, 0.5, 0.2), SERIES))) if "." not in text] == [
+        *"012345",
+        "shares",
+        "score",
+    ]
+
+
+def test_names_on_the_axis_are_written_in_their_order_and_escaped() -> None:
+    found = drawn((("fc", "<b>", "$x"), (1.0, 0.5, 0.0), SERIES))
+    assert [text for text in texts(found) if text in ("fc", "<b>", "$x")] == ["fc", "<b>", "$x"]
+    assert "<b>" not in found
+
+
+def test_of_many_names_some_are_written_with_their_ends() -> None:
+    names = tuple(f"features.denseblock.layer{number:02}" for number in range(40))
+    written = [text for text in texts(drawn((names, tuple(range(40)), SERIES))) if "layer" in text]
+    assert written == [f"….denseblock.layer{number:02}" for number in range(0, 40, 3)]
+
+
 def test_a_plot_is_the_same_bytes_each_time_and_its_ids_are_its_own() -> None:
     series = palette(["a"], None)["a"]
     first, again, other = (
-        curve_svg([((0.0, 1.0), (1.0, 0.0), series)], name=name, vertical="score")
-        for name in ("plot-1", "plot-1", "plot-2")
+        drawn(((0.0, 1.0), (1.0, 0.0), series), name=name) for name in ("plot-1", "plot-1", "plot-2")
     )
     assert first == again
     ids = [{one.get("id") for one in ElementTree.fromstring(svg).iter() if one.get("id")} for svg in (first, other)]

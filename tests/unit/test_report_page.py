@@ -6,11 +6,11 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from html_page import Page
 from PIL import Image
 from synthetic_output import METRICS, RUN, image_folder, stored_map, write_run
 
@@ -23,29 +23,6 @@ from pipeline.report.stored import maps_at, rows_at
 from pipeline.store import Output
 
 EVIL = "<script>alert(1)<script>.png"
-
-
-class Page(HTMLParser):
-    """Tags with their attributes, and the text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def attributes(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture
@@ -68,7 +45,11 @@ def test_the_page_and_the_figures_stand_under_the_runs_name(run: tuple[Output, D
     output, dataset = run
     assert build_report(output, dataset=dataset, samples=2) == f"report/{RUN}/index.html"
     assert [name for name, _ in output.list("report")] == ["index.html"]
-    assert [name for name, _ in output.list(f"report/{RUN}")] == ["index.html", "summary.csv", "summary.md"]
+    written = [
+        f"{name}.{kind}" for name in ("agreement", "comparisons", "ranks", "summary") for kind in ("arrow", "csv")
+    ]
+    written += ["comparisons.md", "summary.md", "index.html"]
+    assert [name for name, _ in output.list(f"report/{RUN}")] == sorted(written)
     assert output.read_bytes("report/index.html") == output.read_bytes(f"report/{RUN}/index.html")
 
 
@@ -82,10 +63,14 @@ def test_an_older_runs_page_does_not_take_the_place_of_the_latest(run: tuple[Out
     assert "later" in output.read_bytes("report/index.html").decode()
 
 
-def test_the_page_is_the_same_bytes_each_time(run: tuple[Output, Dataset]) -> None:
+def test_the_page_and_its_files_are_the_same_bytes_each_time(run: tuple[Output, Dataset]) -> None:
     output, dataset = run
-    first = output.read_bytes(build_report(output, dataset=dataset, samples=4))
-    assert output.read_bytes(build_report(output, dataset=dataset, samples=4)) == first
+
+    def built() -> dict[str, bytes]:
+        build_report(output, dataset=dataset, samples=4)
+        return {name: output.read_bytes(f"report/{RUN}/{name}") for name, _ in output.list(f"report/{RUN}")}
+
+    assert built() == built()
 
 
 def test_the_page_fetches_nothing(run: tuple[Output, Dataset]) -> None:
@@ -112,7 +97,7 @@ def test_the_facts_are_on_the_page(run: tuple[Output, Dataset]) -> None:
 def test_every_method_and_metric_is_in_the_table(run: tuple[Output, Dataset]) -> None:
     found = page(*run)
     columns = [str(one["data-column"]) for one in found.attributes("td") if "data-column" in one]
-    assert len(columns) == 3 * len(METRICS)
+    assert sum("is better" in column for column in columns) == 3 * len(METRICS)
     assert "worse than random" not in found.text and "the control: what chance scores" in found.text
 
 

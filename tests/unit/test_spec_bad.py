@@ -335,6 +335,39 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
             (8, "methods[0].sweep.target[1]", "target: label needs labels"),
         ],
     ),
+    "where things are, on images that do not say so": (
+        spec(rest="metrics:\n  - mar\n  - pointing\n  - {name: localization, region_name: shortcut}\n"),
+        [
+            (
+                10,
+                "metrics[1].region_name",
+                "the data set has no region 'object'; it knows of none; take source: shapes",
+            ),
+            (11, "metrics[2].region_name", "localization: the data set has no region 'shortcut'; it knows of none"),
+        ],
+    ),
+    "a region that the data set does not have": (
+        spec(
+            data="dataset: {source: shapes, count: 4}\n",
+            models="models:\n  - {name: cifar_resnet8, weights: random}\n",
+            rest="metrics: [pointing, {name: localization, sweep: {region_name: [object, shortcut]}}]\n",
+        ),
+        [
+            (
+                8,
+                "metrics[1].sweep.region_name[1]",
+                "localization: the data set has no region 'shortcut'; known: object",
+            )
+        ],
+    ),
+    "no such mask column": (
+        spec(data="dataset:\n  source: parquet\n  path: four.parquet\n  mask_column: masks\n"),
+        [(7, "dataset.mask_column", "has no column 'masks'")],
+    ),
+    "a label from a shortcut that is not there": (
+        spec(data="dataset:\n  source: shapes\n  label_from: shortcut\n"),
+        [(4, "dataset", "label_from: shortcut needs a shortcut, and there is none; set shortcut: 1")],
+    ),
     "a rule without a meaning for an activation": (
         spec(
             models="models:\n  - {name: mobilenet_v3_small, weights: random}\n",

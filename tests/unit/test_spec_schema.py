@@ -32,7 +32,7 @@ def test_it_takes_the_built_in_specs(validator: Any, name: str) -> None:
     validator.validate(yaml.safe_load(built_in_specs()[name].read_text()))
 
 
-@pytest.mark.parametrize("source", ["digits", "mnist", "cifar10", "imagenet", "imagefolder", "parquet"])
+@pytest.mark.parametrize("source", ["digits", "shapes", "mnist", "cifar10", "imagenet", "imagefolder", "parquet"])
 def test_it_takes_the_starter_specs(validator: Any, source: str) -> None:
     validator.validate(yaml.safe_load(starter_spec("a.yaml", source)))
 
