@@ -241,6 +241,7 @@ class Layout:
             *[variant.fingerprint for variant in upstream],
             # Which samples are drawn hangs on how many there are to draw from.
             *([] if config.samples is None else [total]),
+            *([] if config.region() is None else [self._dataset.region_fingerprint]),
         )
         cost = config.cost(setting, maps.cost) * (looked_at / total if total else 1)
         return Variant(

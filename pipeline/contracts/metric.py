@@ -70,6 +70,7 @@ class Metric(Config, ABC):
         permutes: the model is trained again on permuted labels (`Context.permuted`).
         orders: only the order of a map's pixels matters, so that a constant map has no score.
         columns: what it reads of what a method stored beside its maps, where the method has it.
+        reading: how its figures are read, a clause for the page.
         curve_of, curve_over: what the curves' vertical and horizontal axes show, in words.
         by_sample: each sample's score is its own, so that samples can be compared one by one. Not so of what a batch
             takes together.
@@ -82,6 +83,7 @@ class Metric(Config, ABC):
     permutes: ClassVar[bool] = False
     orders: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()
+    reading: ClassVar[str] = ""
     curve_of: ClassVar[str] = "score"
     curve_over: ClassVar[str] = "pixels changed, most relevant first (%)"
     by_sample: ClassVar[bool] = True

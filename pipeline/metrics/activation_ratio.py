@@ -50,6 +50,9 @@ class MoRF(_ActivationCurve):
     higher_is_better: ClassVar[bool] = False
     curve_of: ClassVar[str] = "output relative to the clean image"
     curve_over: ClassVar[str] = "pixels taken away, most relevant first (%)"
+    reading: ClassVar[str] = (
+        "a few of the most relevant pixels are taken away, and the output should fall (lower is better)"
+    )
     name: Literal["morf"] = "morf"
 
     def protocol_at(self, setting: Setting) -> CurveProtocol:
@@ -69,6 +72,9 @@ class LeRF(_ActivationCurve):
     higher_is_better: ClassVar[bool] = True
     curve_of: ClassVar[str] = "output relative to the clean image"
     curve_over: ClassVar[str] = "pixels taken away, least relevant first (%)"
+    reading: ClassVar[str] = (
+        "a few of the least relevant pixels are taken away, and the output should stay or rise (higher is better)"
+    )
     name: Literal["lerf"] = "lerf"
 
     def protocol_at(self, setting: Setting) -> CurveProtocol:
@@ -87,6 +93,9 @@ class PixelPerturbation(_ActivationCurve):
     higher_is_better: ClassVar[bool] = False
     curve_of: ClassVar[str] = "relative change of the output"
     curve_over: ClassVar[str] = "pixels taken away, least relevant first (%)"
+    reading: ClassVar[str] = (
+        "the least relevant pixels are taken away, and the output should not change (lower is better)"
+    )
     name: Literal["pixel_perturbation"] = "pixel_perturbation"
     fractions: _Fractions = Field(
         (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), min_length=1, description="shares of the pixels taken away"

@@ -85,6 +85,9 @@ class Infidelity(Metric):
 
     higher_is_better: ClassVar[bool] = False
     orders: ClassVar[bool] = False
+    reading: ClassVar[str] = (
+        "what the map foretells of random changes of the image should be what the model does (lower is better)"
+    )
     name: Literal["infidelity"] = "infidelity"
     perturbation: Perturbation = Field("square", description="a square replaced by the fill, or normal noise")
     largest: float = Field(

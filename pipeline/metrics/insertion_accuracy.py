@@ -25,6 +25,9 @@ class InsertionAccuracy(CurveMetric):
     higher_is_better: ClassVar[bool] = True
     curve_of: ClassVar[str] = "predicted as the target"
     curve_over: ClassVar[str] = "pixels kept, most relevant first (%)"
+    reading: ClassVar[str] = (
+        "the most relevant pixels alone should be predicted as the whole image is (higher is better)"
+    )
     name: Literal["insertion_accuracy"] = "insertion_accuracy"
     fractions: Annotated[tuple[float, ...], AfterValidator(check_fractions)] = Field(
         (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5), min_length=1, description="shares of the pixels kept"

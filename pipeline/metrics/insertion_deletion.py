@@ -37,6 +37,9 @@ class Deletion(_GameMetric):
     """
 
     higher_is_better: ClassVar[bool] = False
+    reading: ClassVar[str] = (
+        "the most relevant pixels are taken away, and the probability should fall early (lower is better)"
+    )
     name: Literal["deletion"] = "deletion"
 
     def protocol_at(self, setting: Setting) -> CurveProtocol:
@@ -60,6 +63,10 @@ class Insertion(_GameMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    reading: ClassVar[str] = (
+        "the most relevant pixels are put into a blurred or empty image, and the probability should rise early "
+        "(higher is better)"
+    )
     name: Literal["insertion"] = "insertion"
 
     def protocol_at(self, setting: Setting) -> CurveProtocol:

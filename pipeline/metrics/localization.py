@@ -27,6 +27,7 @@ class Localization(RegionMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    reading: ClassVar[str] = "relevance should lie inside the object's mask (higher is better)"
     name: Literal["localization"] = "localization"
 
     def cost(self, setting: Setting, method: Cost = Cost()) -> Cost:

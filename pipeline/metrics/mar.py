@@ -32,6 +32,9 @@ class MAR(Metric):
 
     higher_is_better: ClassVar[bool] = False
     columns: ClassVar[tuple[str, ...]] = ("mar",)
+    reading: ClassVar[str] = (
+        "the smallest share of pixels, most relevant first, that alone keeps the prediction (lower is better)"
+    )
     name: Literal["mar"] = "mar"
     grid: PositiveInt = Field(100, description="shares tried: 1/grid to 1")
     fill: Fill = Field("black", description="what stands where pixels are not kept")

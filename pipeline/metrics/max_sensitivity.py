@@ -35,6 +35,7 @@ class MaxSensitivity(Metric):
     explains: ClassVar[bool] = True
     orders: ClassVar[bool] = False
     against_chance: ClassVar[bool] = False
+    reading: ClassVar[str] = "a barely changed image should get about the same map (lower is better)"
     name: Literal["max_sensitivity"] = "max_sensitivity"
     samples: int | None = Field(
         64, ge=1, description="images looked at, drawn with the job's seed; each takes `draws` maps. null: all"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
@@ -24,6 +24,7 @@ class PerturbationCurve(CurveMetric):
     Source: Samek et al. 2017, "Evaluating the visualization of what a deep neural network has learned", made general.
     """
 
+    reading: ClassVar[str] = "pixels change in the map's order by a protocol of the spec"
     name: Literal["perturbation_curve"] = "perturbation_curve"
     order: Order = Field("most_relevant_first", description="which pixels change first; ties: the lower index")
     start: Start = Field("image", description="`image`: pixels go to the fill; `fill`: the image's pixels are put in")

@@ -29,8 +29,9 @@ class Runtime(Metric):
       number of images a forward, and other work on the machine counts: compare within one run, on an idle machine.
     - `forwards`, `backwards`: images through the model, as `pipeline.models.pass_counter.counting` says. What counts is
       whole forwards, and backwards that reach the pixels.
-    - `memory_mb`: peak beyond what was held before, in millions of bytes, as `PeakMemory` says: on the CPU the process's,
-      and where the C library is not glibc, memory that was freed before hides later peaks. Null where it cannot be known.
+    - `memory_mb`: peak beyond what was held before, in millions of bytes, as `PeakMemory` says. On the CPU it is the
+      process's, and memory that was freed before and that the allocator keeps hides later peaks where the C library is
+      not glibc. Null where it cannot be known.
 
     Measured: the same job gives other seconds and memory each time.
 
@@ -42,6 +43,7 @@ class Runtime(Metric):
     orders: ClassVar[bool] = False
     by_sample: ClassVar[bool] = False
     against_chance: ClassVar[bool] = False
+    reading: ClassVar[str] = "what a map takes: seconds, passes through the model and memory, an image"
     name: Literal["runtime"] = "runtime"
     samples: int | None = Field(
         16, ge=1, description="images looked at, drawn with the job's seed; each is explained twice. null: all"

@@ -30,6 +30,7 @@ class SanityLabels(MapChange):
     """
 
     permutes: ClassVar[bool] = True
+    reading: ClassVar[str] = "the map should change when the model has learned permuted labels (lower is better)"
     name: Literal["sanity_labels"] = "sanity_labels"
     training: TrainingConfig | None = Field(
         None,

@@ -38,6 +38,7 @@ class SanityParameters(MapChange):
 
     curve_of: ClassVar[str] = "similarity to the model's own map"
     curve_over: ClassVar[str] = "drawn anew, from the output on"
+    reading: ClassVar[str] = "the map should change when the model's blocks are drawn anew (lower is better)"
     name: Literal["sanity_parameters"] = "sanity_parameters"
     order: Literal["cascading", "independent"] = Field(
         "cascading", description="a step draws all blocks from the output to its own anew, or its own alone"

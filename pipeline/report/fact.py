@@ -16,15 +16,6 @@ from pipeline.store import Output
 SHOWN_FAILURES = 20
 
 # What each metric tells, for the line above the table.
-_READING = {
-    "deletion": "deletion takes away the pixels that a map calls most relevant, and the probability should "
-    "fall early (lower is better)",
-    "insertion": "insertion puts the most relevant pixels into a blurred or empty image, and it should rise "
-    "early (higher is better)",
-    "mar": "mar is the smallest share of pixels, most relevant first, that alone keeps the prediction "
-    "(lower is better)",
-}
-
 _STATUS = {
     "running": "This run has not ended; the page shows what is committed so far.",
     "stopped": "This run was stopped before its end; the same command finishes it. "
@@ -147,12 +138,6 @@ def selection_note(record: RunRecord) -> str:
         "correct": "Only samples that a model classifies correctly are explained.",
         "correct_for_all_models": "Only samples that every model classifies correctly are explained.",
     }.get(str(record.dataset.get("select", "all")), "")
-
-
-def reading(record: RunRecord) -> list[str]:
-    """How to read the figures of the run's metrics, a clause each."""
-    programs = dict.fromkeys(record.programs.get(one.metric, one.metric) for one in record.summary)
-    return [_READING[program] for program in programs if program in _READING]
 
 
 def _time(text: str | None) -> datetime | None:

@@ -23,7 +23,6 @@ from pipeline.report.fact import (
     failures,
     model_facts,
     no_figures_note,
-    reading,
     selection_note,
     status_note,
 )
@@ -75,7 +74,7 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
             status=status_note(record),
             no_figures=no_figures_note(record),
             selection=selection_note(record),
-            reading=reading(record),
+            readings=_readings(record),
             **views,
             plots=curve_plots(record, colours),
             series=colours,
@@ -133,6 +132,12 @@ def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) 
         return gallery(output, record, dataset, samples), ""
     except (FatalError, RetryableError) as error:
         return [], str(error)
+
+
+def _readings(record: RunRecord) -> dict[str, str]:
+    """How to read the figures of each metric that has some."""
+    metrics = dict.fromkeys(one.metric for one in record.summary)
+    return {metric: record.readings[metric] for metric in metrics if metric in record.readings}
 
 
 def _download(name: str, text: str) -> str:

@@ -60,6 +60,7 @@ class RunRecord(_Lenient):
     Attributes:
         control: the method that is the random control, or None where the run has none.
         programs: by method and by metric id, the name of what stands behind it.
+        readings: by metric id, how its figures are read.
         (the others: as `jobs.record` writes them)
     """
 
@@ -84,6 +85,7 @@ class RunRecord(_Lenient):
     timings: tuple[Timing, ...] = ()
     summary: tuple[Summary, ...] = ()
     programs: dict[str, str] = Field(default_factory=dict)
+    readings: dict[str, str] = Field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -130,12 +132,14 @@ def read_record(output: Output, run: str | None = None) -> RunRecord:
     name = run or output.runs()[-1]
     known = {key: value for key, value in raw.items() if value is not None}
     try:
+        programs, readings = _descriptions(output, raw.get("variants") or ())
         return RunRecord.model_validate(
             {
                 "name": name,
                 **known,
                 "run": name,
-                "programs": _programs(output, raw.get("variants") or ()),
+                "programs": programs,
+                "readings": readings,
                 "summary": tuple(_with_axis(row) for row in raw.get("summary") or ()),
             }
         )
@@ -154,15 +158,18 @@ def _with_axis(row: Any) -> Any:
     return {**row, "axis": tuple(row.get("axis") or row.get("fractions") or ())}
 
 
-def _programs(output: Output, variants: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Name of the method or metric behind each id, from what is kept beside the parts."""
-    found: dict[str, str] = {}
+def _descriptions(output: Output, variants: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:
+    """From what is kept beside the parts: the name of the method or metric behind each id; metrics' readings by id."""
+    programs: dict[str, str] = {}
+    readings: dict[str, str] = {}
     for variant in variants:
         kind = {"attribute": "method", "evaluate": "metric"}.get(variant.get("stage", ""))
         identifier = variant.get(kind) if kind else None
-        if kind is None or identifier is None or identifier in found:
+        if kind is None or identifier is None or identifier in programs:
             continue
         if output.exists(f"{variant['path']}/_variant.json"):
-            config = output.description(variant["path"]).get(f"{kind}_config") or {}
-            found[identifier] = str(config.get("name", identifier))
-    return found
+            description = output.description(variant["path"])
+            programs[identifier] = str((description.get(f"{kind}_config") or {}).get("name", identifier))
+            if isinstance(description.get("reading"), str) and description["reading"]:
+                readings[identifier] = description["reading"]
+    return programs, readings

@@ -96,6 +96,7 @@ class Variant:
             "method_config": self.method_config.model_dump(mode="json") if self.method_config else None,
             "metric_config": self.metric_config.model_dump(mode="json") if self.metric_config else None,
             "axis": list(self.axis),
+            "reading": self.metric_config.reading if self.metric_config else None,
             "reads": [read.variant for read in self.reads],
             **({"labels": "permuted"} if self.permuted else {}),
         }

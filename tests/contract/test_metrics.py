@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pipeline.models.block import network_parts
 from small_models import make_batch, settle, small_classifier, small_network
 
 from pipeline.contracts import Batch, Context, Cost, Metric, Scores, Setting
 from pipeline.methods import GradientXInput
 from pipeline.metrics import METRICS
 from pipeline.models import Classifier
+from pipeline.models.block import network_parts
 from pipeline.models.pass_counter import counting
 from pipeline.noise import Noise
 from pipeline.reduction import reduce_channels
@@ -87,6 +87,13 @@ def test_a_score_does_not_depend_on_its_batch(metric: Metric, rows: int) -> None
     for name, values in together.items():
         found = torch.cat([one[name] for one in alone])
         torch.testing.assert_close(found, values, atol=1e-4, rtol=1e-4, equal_nan=True)
+
+
+def test_a_reader_is_told_how_to_read_it(metric: Metric) -> None:
+    assert metric.reading and metric.higher_is_better in (True, False)
+    # Where a parameter decides which way is better, the sentence cannot say so.
+    told = {True: "higher is better", False: "lower is better"}[metric.higher_is_better]
+    assert told in metric.reading or metric.name in ("perturbation_curve", "runtime")
 
 
 def test_a_metric_leaves_nothing_behind(metric: Metric) -> None:

@@ -92,3 +92,8 @@ def test_without_the_samples_of_a_method_there_is_no_rank_by_sample() -> None:
     scores = SampleScores("net", "deletion", "auc", False, ("a", "b"), np.arange(1), np.ones((1, 2), np.float32))
     found = rank_methods(LOW, {("net", "deletion", "auc"): scores}, "random")
     assert {(one.sample_rank, one.samples) for one in found} == {(None, 0)}
+
+
+def test_a_measure_that_one_method_tells_of_itself_ranks_nobody() -> None:
+    found = rank_methods([*LOW, *means("deletion", "own", False, a=0.05)], {}, "random")
+    assert {one.method: one.mean_rank for one in found} == {"a": 1, "b": 3, "c": 2, "random": 4}
