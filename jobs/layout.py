@@ -39,7 +39,13 @@ class Layout:
         train = any(model.weights == "train" for model in spec.models)
         train = train or any(metric.config.permutes for metric in spec.metrics)
         self.training = spec.dataset.training_split() if train else None
-        calibrate = any(one.config.calibration() is not None for one in (*spec.methods, *spec.metrics))
+        calibrate = any(
+            calibration is not None
+            for calibration in (
+                *(method.config.calibration() for method in spec.methods),
+                *(metric.config.calibration() for metric in spec.metrics),
+            )
+        )
         # Methods and metrics are calibrated on images that are not explained, where the data set knows of others.
         self.validation = (spec.dataset.training_split() or spec.dataset) if calibrate else None
         self._opened: Dataset | None = None
@@ -257,7 +263,7 @@ class Layout:
             metric=metric.id,
             method_config=maps.method_config,
             metric_config=config,
-            axis=tuple(config.curve_axis(setting)),
+            axis=config.curve_axis(setting),
             map_variant=maps.path,
             superpixel_variant=superpixels.path if config.explains and superpixels is not None else None,
             calibration_variant=maps.calibration_variant if config.explains else None,

@@ -109,7 +109,7 @@ class Metric(Config, ABC):
             method: what one map of the method costs, for metrics that run it again.
         """
 
-    def curve_axis(self, setting: Setting) -> Sequence[float] | Sequence[str]:
+    def curve_axis(self, setting: Setting) -> tuple[float, ...] | tuple[str, ...]:
         """Where the points of the curves lie: shares of pixels in [0, 1], or names; empty where there is no curve."""
         del setting
         return ()

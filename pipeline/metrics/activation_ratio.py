@@ -7,11 +7,18 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from pipeline.contracts import Setting
-from pipeline.metrics.curve import Output
+from pipeline.metrics.curve import Output, Score
 from pipeline.metrics.curve_metric import CurveMetric, CurveProtocol, Order, check_fractions
 
 _Fill = Literal["black", "white", "mean", "blur", "noise"]
 _Fractions = Annotated[tuple[float, ...], AfterValidator(check_fractions)]
+_Relation = Literal["ratio", "change"]
+_SCORES: dict[tuple[Output, _Relation], Score] = {
+    ("probability", "ratio"): "probability_ratio",
+    ("probability", "change"): "probability_change",
+    ("logit", "ratio"): "logit_ratio",
+    ("logit", "change"): "logit_change",
+}
 
 
 class _ActivationCurve(CurveMetric):
@@ -25,12 +32,12 @@ class _ActivationCurve(CurveMetric):
     fill: _Fill = Field("black", description="what stands where pixels are taken away")
     output: Output = Field("logit", description="which output of the target is watched")
 
-    def _removal(self, order: Order, relation: Literal["ratio", "change"], measure: str) -> CurveProtocol:
+    def _removal(self, order: Order, relation: _Relation, measure: str) -> CurveProtocol:
         return CurveProtocol(
             order=order,
             start="image",
             fill=self.fill,
-            score=f"{self.output}_{relation}",
+            score=_SCORES[self.output, relation],
             area="mean",
             measure=measure,
             fractions=self.fractions,

@@ -93,10 +93,10 @@ class CurveMetric(Metric):
         between = [count for count in counts if count not in (0, pixels)]
         return Cost(forwards=len(between) + image + fill)
 
-    def curve_axis(self, setting: Setting) -> Sequence[float]:
+    def curve_axis(self, setting: Setting) -> tuple[float, ...]:
         """Share of the pixels changed at each point."""
         pixels = setting.height * setting.width
-        return [count / pixels for count in self.protocol_at(setting).counts(pixels)]
+        return tuple(count / pixels for count in self.protocol_at(setting).counts(pixels))
 
     def score(self, model: Classifier, batch: Batch, maps: Tensor, context: Context) -> Scores:
         """The area (B,), and the curve (B, P) under its name."""

@@ -99,7 +99,7 @@ class _Trial:
         """Whether the images are predicted as their targets with these shares shown, (N,) bool."""
         images = self._batch.images
         held = []
-        for row, place in zip(rows.split(self._model.rows), places.split(self._model.rows), strict=True):
+        for row, place in zip(torch.split(rows, self._model.rows), torch.split(places, self._model.rows), strict=True):
             kept = self._ranks[row] < self._limits[place].view(-1, 1, 1, 1)
             predicted = self._model(torch.where(kept, images[row], self._rest[row])).argmax(1)
             held.append(predicted == self._batch.targets[row])

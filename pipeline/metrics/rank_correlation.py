@@ -91,14 +91,35 @@ def _sorted_ranks(flat: Tensor) -> Ranks:
     return Ranks(values, torch.where(flat.isnan().any(1), torch.nan, squares))
 
 
-def rank_correlation(first: Ranks, second: Ranks) -> Tensor:
-    """Pearson correlation of the ranks of each pair of rows, (B,) float32; NaN where one is constant or holds NaN."""
-    if first.values.device.type == "cpu":
-        one, two = first.values.numpy(), second.values.numpy()
-        products = by_rows(
-            lambda rows: [float(np.multiply(one[row], two[row], dtype=np.float64).sum()) for row in rows], len(one)
-        )
-    else:
-        pairs = zip(*(torch.split(ranks.values, _ROWS_ON_DEVICE) for ranks in (first, second)), strict=True)
-        products = torch.cat([(one.double() * two.double()).sum(1) for one, two in pairs])
-    return (products / (first.squares * second.squares).sqrt()).float()
+def rank_correlation(first: Ranks, flat: Tensor) -> Tensor:
+    """Pearson correlation of ranks with those of as many other rows.
+
+    Args:
+        first: ranks of (B, P).
+        flat: (B, P) float32, not ranked yet.
+
+    Returns:
+        (B,) float32 in [-1, 1]; NaN where a row is constant or holds NaN.
+    """
+    if flat.device.type != "cpu":
+        rows = range(0, max(1, len(flat)), _ROWS_ON_DEVICE)
+        return torch.cat([_device_correlation(first, flat, slice(row, row + _ROWS_ON_DEVICE)) for row in rows])
+    ranks, numbers = first.values.numpy(), flat.detach().float().contiguous().numpy()
+    squares = first.squares.tolist()
+
+    def correlations(rows: range) -> list[float]:
+        # The ranks of one row after the other lie in the same memory, which stays in the cache.
+        others, found = np.empty(numbers.shape[1], dtype=np.int32), []
+        for row in rows:
+            product = squares[row] * _radix_ranks(numbers[row], others)
+            covariance = float(np.multiply(ranks[row], others, dtype=np.float64).sum())
+            found.append(covariance / product**0.5 if product else np.nan)
+        return found
+
+    return by_rows(correlations, len(numbers)).float()
+
+
+def _device_correlation(first: Ranks, flat: Tensor, rows: slice) -> Tensor:
+    second = _sorted_ranks(flat[rows].detach())
+    covariance = (first.values[rows].double() * second.values.double()).sum(1)
+    return (covariance / (first.squares[rows] * second.squares).sqrt()).float()

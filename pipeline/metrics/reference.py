@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.contracts import Batch, Calibration, Cost, Setting, SharedWork
-from pipeline.fill import Fill, filled
+from pipeline.fill import filled
 from pipeline.models.classifier import Classifier
 from pipeline.noise import Noise
 
@@ -57,13 +57,12 @@ def reference_images(
         return batch.images
     if fill == "noise":
         return noise.uniform("fill", batch.ids, tuple(batch.images.shape[1:])).to(batch.images)
-    if fill in ("value", "dataset"):
+    if fill == "value" or fill == "dataset":
         if value is None:
             hint = "calibrate the metric first" if fill == "dataset" else "say which colour"
             raise ValueError(f"fill '{fill}' has no colour; {hint}")
         return batch.images.new_tensor(value).view(1, 3, 1, 1).expand_as(batch.images)
-    constant: Fill = fill
-    return filled(constant, model, batch.images)
+    return filled(fill, model, batch.images)
 
 
 class DatasetColour(Calibration):

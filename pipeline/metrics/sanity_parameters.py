@@ -61,7 +61,7 @@ class SanityParameters(MapChange):
         each = method + Cost(forwards=1) if self.target == "argmax" else method
         return each * (len(self.curve_axis(setting)) * self.repeats)
 
-    def curve_axis(self, setting: Setting) -> Sequence[str]:
+    def curve_axis(self, setting: Setting) -> tuple[str, ...]:
         """The blocks or layers, the one at the output first."""
         return (setting.blocks if self.by == "block" else setting.layers)[::-1]
 

@@ -57,9 +57,9 @@ class Comparison:
         found: dict[Similarity, Tensor] = {}
         for kind in self.kinds:
             if kind == "spearman" and self._ranks is not None:
-                found[kind] = rank_correlation(self._ranks, centred_ranks(others.flatten(1)))
+                found[kind] = rank_correlation(self._ranks, others.flatten(1))
             elif kind == "abs_spearman" and self._abs_ranks is not None:
-                found[kind] = rank_correlation(self._abs_ranks, centred_ranks(others.flatten(1).abs()))
+                found[kind] = rank_correlation(self._abs_ranks, others.flatten(1).abs())
             elif kind == "ssim":
                 found[kind] = structural_similarity(self._maps, others.detach())
         return found

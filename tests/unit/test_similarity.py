@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from skimage.metrics import structural_similarity as reference_ssim
 from torch import Tensor
 
-from pipeline.metrics.rank_correlation import _sorted_ranks, centred_ranks
+from pipeline.metrics.rank_correlation import _device_correlation, _sorted_ranks, centred_ranks
 from pipeline.metrics.similarity import Comparison, abs_spearman, spearman, ssim
 from pipeline.metrics.structural_similarity import _pooled_similarities
 from pipeline.noise import Noise
@@ -161,6 +161,8 @@ def test_what_other_devices_do_is_the_same(kind: str) -> None:
     ranks, expected = _sorted_ranks(first.flatten(1)), centred_ranks(first.flatten(1))
     assert torch.equal(ranks.values, expected.values)
     assert torch.equal(ranks.squares, expected.squares)
+    correlations = _device_correlation(ranks, second.flatten(1), slice(0, 3))
+    np.testing.assert_allclose(correlations, spearman(first, second), atol=1e-7)
     pooled = _pooled_similarities(first.double(), second.double())
     np.testing.assert_allclose(pooled, ssim(first, second), atol=1e-6)
 
