@@ -54,7 +54,7 @@ class Entry:
         summary: one sentence.
         details: the rest of its description; may be empty.
         parameters: its keys.
-        cost: for one sample at `COST_SETTING`, an upper bound; None for what costs no passes of its own.
+        cost: for one sample at `COST_SETTING`, an upper bound; None for what has no passes of its own or runs methods again.
         source: the paper or code it follows; None where there is none.
         weights: a model's published weights.
     """
@@ -130,7 +130,9 @@ def _written(value: object) -> str:
 
 
 def _cost(measured: type[AttributionMethod] | type[Metric]) -> Cost | None:
-    """With default parameters; None where one has no default."""
+    """With default parameters; None where one has no default, or where the cost is a method's, again and again."""
+    if issubclass(measured, Metric) and measured.explains:
+        return None
     if any(field.is_required() for field in measured.model_fields.values()):
         return None
     return measured.model_validate({}).cost(COST_SETTING)

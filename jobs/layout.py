@@ -68,19 +68,21 @@ class Layout:
                 maps = self._attribute(method, own, selected or (own,), superpixels, calibration)
                 yield maps
                 for metric in self._spec.metrics:
-                    found = self._calibrate(metric, own)
-                    if found is not None:
-                        yield found
-                    yield self._evaluate(metric, maps, superpixels, found)
+                    found, permuted = self._calibrate(metric, own), self._permuted_training(metric, own)
+                    yield from (variant for variant in (found, permuted) if variant is not None)
+                    yield self._evaluate(metric, maps, superpixels, found, permuted)
 
     def _train(self, model: ModelConfig) -> Variant:
         """The training of a model: one unit."""
         return self._trained(model, model.training_settings())
 
-    def _train_permuted(self, model: ModelConfig, metric: NamedMetric) -> Variant:
-        """The training of a model's architecture on permuted labels, as a metric asks for it: one unit."""
-        own = metric.config.training if isinstance(metric.config, SanityLabels) else None
-        return self._trained(model, own or model.training_settings(), permuted=True)
+    def _permuted_training(self, metric: NamedMetric, own: Variant) -> Variant | None:
+        """The training of the model's architecture on permuted labels, where a metric asks for it: one unit."""
+        if not metric.config.permutes:
+            return None
+        model = next(model for model in self._spec.models if model.id == own.model)
+        given = metric.config.training if isinstance(metric.config, SanityLabels) else None
+        return self._trained(model, given or model.training_settings(), permuted=True)
 
     def _trained(self, model: ModelConfig, settings: TrainingConfig, *, permuted: bool = False) -> Variant:
         if self.training is None:
@@ -227,11 +229,24 @@ class Layout:
         )
 
     def _evaluate(
-        self, metric: NamedMetric, maps: Variant, superpixels: Variant | None, found: Variant | None
+        self,
+        metric: NamedMetric,
+        maps: Variant,
+        superpixels: Variant | None,
+        found: Variant | None,
+        permuted: Variant | None,
     ) -> Variant:
-        """One metric's scores of one method's maps; `found` is what its calibration finds."""
+        """One metric's scores of one method's maps.
+
+        Args:
+            metric: the metric.
+            maps: the maps.
+            superpixels: those that the method asked for.
+            found: what the metric's calibration finds.
+            permuted: the model trained on permuted labels, in whose place the metric asks for it.
+        """
         config, setting, total = metric.config, self.settings[maps.model], maps.total
-        upstream = [variant for variant in (found,) if variant is not None]
+        upstream = [variant for variant in (found, permuted) if variant is not None]
         reads = [Read(maps.path), *(Read(variant.path, whole=True) for variant in upstream)]
         if config.explains:
             # The method runs again, and needs what it needed for the maps.
@@ -268,8 +283,8 @@ class Layout:
             superpixel_variant=superpixels.path if config.explains and superpixels is not None else None,
             calibration_variant=maps.calibration_variant if config.explains else None,
             metric_calibration_variant=found.path if found is not None else None,
-            weights_variant=maps.weights_variant,
-            model_digest=maps.model_digest,
+            weights_variant=permuted.path if permuted is not None else maps.weights_variant,
+            model_digest=None if permuted is not None else maps.model_digest,
         )
 
 

@@ -122,11 +122,12 @@ def adaptive_curve(
 ) -> Tensor:
     """The curve with points left out where it is straight: they are put on the line between their neighbours.
 
-    It starts with `COARSE_INTERVALS` intervals. An interval whose trapezoid may be wrong by more than its share of the
-    tolerance, by the change of slope towards its neighbours, is halved, again and again; all images of the batch go
-    on together. The sum of what the intervals may be wrong by is below the tolerance; that it bounds the error is so
-    for a curve without bends narrower than an interval, which is measured, not proved. Which points are looked at hangs
-    on the values: two batches whose scores differ by rounding may differ by up to the tolerance.
+    It starts with `COARSE_INTERVALS` intervals. An interval whose trapezoid may be wrong by more than half of the
+    tolerance × √width, by the change of slope towards its neighbours, is halved, again and again; all images of the
+    batch go on together. Errors of either sign, as those of a rough curve, then add up to half of the tolerance in root
+    mean square. That this bounds the error of the area is measured (README), not proved: a bend narrower than an
+    interval is not seen. Which points are looked at hangs on the values: two batches whose scores differ by rounding
+    may differ by up to the tolerance.
 
     Args:
         points, samples, counts, device: as for `perturbation_curve`; the counts are equally spaced but for the last.
@@ -185,7 +186,7 @@ def _bends(curve: Tensor, known: Tensor, left: Tensor, right: Tensor, tolerance:
     )
     # The trapezoid's error is width³/12 × the second derivative, which is about the jump of the slope over the width.
     error = width.square() * jump / 12
-    halved = known & (ends - left > 1) & (error > tolerance * width)
+    halved = known & (ends - left > 1) & (error > tolerance * width.sqrt() / 2)
     halved[:, last] = False
     rows, places = halved.nonzero(as_tuple=True)
     found = torch.zeros_like(known)

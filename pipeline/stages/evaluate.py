@@ -164,7 +164,7 @@ def _table(variant: Variant, inputs: Explained, found: list[Scores]) -> pa.Table
         values[:, column] = torch.cat([one.measures[name] for one in found]).float().cpu().numpy()
         if name in found[0].curves:
             points = torch.cat([one.curves[name] for one in found]).float().cpu().numpy()
-            for row in np.isfinite(points).all(axis=1).nonzero()[0]:
+            for row in np.isfinite(points).any(axis=1).nonzero()[0]:
                 curves[row * len(names) + column] = points[row]
     flat = values.reshape(-1)
     each = np.repeat(np.arange(count), len(names))
@@ -183,7 +183,8 @@ def _table(variant: Variant, inputs: Explained, found: list[Scores]) -> pa.Table
                 pa.array(names, pa.string()),
             ),
             pa.array(flat, pa.float32(), mask=~np.isfinite(flat)),
-            pa.array(curves, pa.list_(pa.float32())),
+            # A point that is not a number is a null in its list.
+            pa.array(curves, pa.list_(pa.float32()), from_pandas=True),
         ],
         schema=SCHEMA,
     ).replace_schema_metadata({"heatline": json.dumps(variant.description())})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -124,18 +123,23 @@ def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
 
 
 def _mean_curves(output: Output, variant: Variant) -> dict[str, tuple[float, ...]]:
-    """By measure, the mean over samples of each point of its curves, where it has any. Curves are streamed."""
+    """By measure, the mean of each point of its curves over the samples that have it. Curves are streamed."""
     dataset = output.dataset(variant.path) if variant.axis else None
     if dataset is None:
         return {}
     totals: dict[str, NDArray[np.float64]] = {}
-    counts: Counter[str] = Counter()
+    counts: dict[str, NDArray[np.int64]] = {}
     wanted = (pc.field("position") < variant.total) & pc.field("curve").is_valid()
     for batch in dataset.to_batches(columns=["measure", "curve"], filter=wanted):
         measures = batch["measure"].cast("string")
         for measure in measures.unique().to_pylist():
             curves = batch["curve"].filter(pc.equal(measures, measure))
             points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), len(variant.axis))
-            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + points.sum(axis=0, dtype=np.float64)
-            counts[measure] += len(curves)
-    return {measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items()}
+            known = np.isfinite(points)
+            sums = np.where(known, points, 0).sum(axis=0, dtype=np.float64)
+            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + sums
+            counts[measure] = counts.get(measure, np.zeros(len(variant.axis), np.int64)) + known.sum(axis=0)
+    # A point that no sample has a value at would be no number; the curve is then left out.
+    return {
+        measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items() if counts[measure].all()
+    }
