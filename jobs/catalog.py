@@ -54,7 +54,7 @@ class Entry:
         summary: one sentence.
         details: the rest of its description; may be empty.
         parameters: its keys.
-        cost: for one sample at `COST_SETTING`, an upper bound; None for what has no passes of its own or runs methods again.
+        cost: for one sample at `COST_SETTING`, an upper bound; None for what costs nothing or runs methods again.
         source: the paper or code it follows; None where there is none.
         weights: a model's published weights.
     """

@@ -19,7 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from small_models import make_batch, small_classifier
+from small_models import make_batch, settle, small_network
 from torch import Tensor
 
 from pipeline.contracts import Batch, Context
@@ -78,7 +78,8 @@ def trained_case(folder: Path) -> tuple[Classifier, Batch]:
 @pytest.fixture(scope="module", params=["small", "trained"])
 def case(request: pytest.FixtureRequest) -> Case:
     if request.param == "small":
-        model = small_classifier()
+        # Smaller weights than `small_classifier` has: its probabilities are all but one at this size.
+        model = Classifier(settle(small_network()), classes=5, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
         batch = make_batch(model, 6, size=12)
         return Case(model, batch, gradient_x_input(model, batch), step=4, block=3)
     model, batch = trained_case(request.getfixturevalue("shared_data"))
@@ -101,7 +102,7 @@ def test_a_perturbation_curve_is_that_of_pixel_flipping(case: Case, order: str, 
     theirs = quantus.PixelFlipping(features_in_step=3 * case.step, perturb_baseline=0.0, **QUIET)
     maps = case.maps if order == "most_relevant_first" else -case.maps
     expected = asked(theirs, case, maps, softmax=output == "probability")
-    assert found.shape == (6, case.points + 1) and np.ptp(expected) > 0.1
+    assert found.shape == (6, case.points + 1) and np.ptp(expected) > 0.05
     # Quantus begins with the first pixels gone.
     np.testing.assert_allclose(found[:, 1:], expected, atol=1e-5, rtol=1e-4)
 
@@ -211,7 +212,7 @@ def test_rank_correlations(case: Case) -> None:
 
 
 def test_structural_similarity_of_maps_that_reach_from_minus_one_to_one(case: Case) -> None:
-    # Quantus takes the range of both maps together; where one's peak is a minimum and the other's a maximum, it is ours.
+    # Quantus takes the range of both maps together: ours where the one's peak is up and the other's down.
     def scaled(maps: Tensor, peak: float) -> Tensor:
         flat = maps.flatten(1)
         largest = flat.gather(1, flat.abs().argmax(1, keepdim=True))
