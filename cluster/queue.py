@@ -12,7 +12,7 @@ from pipeline.commit import Part
 from pipeline.stages.variant import STAGES, Unit, Variant
 
 Place = tuple[int, int]
-"""A model's number and the number of a stretch of the data set: what a worker keeps in memory."""
+"""The number of a model and split, and that of a stretch of the split: what a worker keeps in memory."""
 
 
 def gaps(parts: Iterable[Part], total: int) -> list[tuple[int, int]]:
@@ -56,7 +56,8 @@ class UnitQueue:
 
     def __init__(self, variants: Mapping[str, Variant], committed: Mapping[str, list[Part]]) -> None:
         self._variants = variants
-        self._models = {name: number for number, name in enumerate(dict.fromkeys(v.model for v in variants.values()))}
+        subjects = dict.fromkeys((variant.model, variant.split) for variant in variants.values())
+        self._subjects = {subject: number for number, subject in enumerate(subjects)}
         self._stretch = max((variant.unit_size for variant in variants.values()), default=1)
         self._readers: dict[str, list[str]] = defaultdict(list)
         self._units: dict[str, list[Unit]] = {}
@@ -144,7 +145,7 @@ class UnitQueue:
 
     def _offer(self, unit: Unit) -> None:
         variant = self._variants[unit.variant]
-        place = (self._models[variant.model], unit.start // self._stretch)
+        place = (self._subjects[variant.model, variant.split], unit.start // self._stretch)
         if not self._ready[place]:
             heapq.heappush(self._places, place)
         # Later stages first: what is nearest to a result leaves memory soonest.

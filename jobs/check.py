@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from jobs.problem import Place, Problem, SpecError
+from jobs.retrain_check import retrain_problems
 from jobs.spec import JobSpec
 from pipeline.contracts import Setting
 from pipeline.data import Dataset, DatasetConfig
@@ -75,6 +76,9 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     if opened is not None:
         problems += _region_problems(spec, opened[1])
     problems += _permutation_problems(spec, opened[1] if opened else None)
+    if spec.retrain is not None:
+        dataset = opened[1] if opened else None
+        problems += retrain_problems(spec, dataset, _training_trouble(spec, dataset, "retrain"))
     models = {
         model.id: checked
         for index, model in enumerate(spec.models)

@@ -66,6 +66,8 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
         classes=checked.dataset.classes or 1,
         training=training,
         training_index=index_name(training) if training is not None else None,
+        retraining=layout.retraining,
+        retraining_index=index_name(layout.retraining) if layout.retraining is not None else None,
         validation=validation,
         validation_index=index_name(validation) if validation is not None else None,
         code=code_digest(),

@@ -142,8 +142,10 @@ def new_record(
                 "model": variant.model,
                 "method": variant.method,
                 "metric": variant.metric,
+                "split": variant.split,
                 "total": variant.total,
                 "fingerprint": variant.fingerprint,
+                "cell": variant.cell.model_dump(mode="json") if variant.cell else None,
             }
             for path, variant in plan.job.variants.items()
         ],

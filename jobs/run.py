@@ -23,6 +23,8 @@ from jobs.spec import JobSpec
 from pipeline.data import DatasetConfig, build_index
 from pipeline.errors import FatalError
 from pipeline.noise import Noise
+from pipeline.retrain.grid import read_grid
+from pipeline.retrain.summary import benchmarks, retrain_summary
 from pipeline.stages.summarise import Summary, summarise
 from pipeline.store import Output, open_output
 
@@ -230,7 +232,7 @@ def _failed_samples(output: Output, plan: Plan) -> int:
     """Samples of the selection that failed in any stage; a sample counts once."""
     failed: set[int] = set()
     for path, variant in plan.job.variants.items():
-        if variant.stage != "train":
+        if variant.stage not in ("train", "retrain") and variant.split == "explained":
             rows = output.failures([path])["position"].to_pylist()
             failed.update(position for position in rows if position < variant.total)
     return len(failed)
@@ -241,7 +243,7 @@ def _summaries(output: Output, plan: Plan, noise: Noise) -> list[Summary]:
     for variant in plan.job.variants.values():
         if variant.stage == "evaluate":
             found += summarise(output, variant, noise)
-    return found
+    return found + retrain_summary(benchmarks(read_grid(output, plan.job.variants.values()).cells, ()))
 
 
 def _same(earlier: dict[str, Any], record: RunRecord) -> bool:

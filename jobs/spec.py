@@ -20,6 +20,7 @@ from pipeline.data import DatasetConfig
 from pipeline.methods import Method
 from pipeline.metrics import MetricConfig
 from pipeline.models import ModelConfig
+from pipeline.retrain import RetrainConfig
 
 SPECS = Path(__file__).parent / "specs"
 _NAME = "[A-Za-z0-9._-]+"
@@ -88,6 +89,7 @@ class JobSpec(Config):
     models: tuple[ModelConfig, ...] = Field(min_length=1, description="the classifiers to explain")
     methods: tuple[NamedMethod, ...] = Field(min_length=1, description="how they are explained")
     metrics: tuple[NamedMetric, ...] = Field((), description="how the explanations are judged")
+    retrain: RetrainConfig | None = Field(None, description="remove (or keep) and retrain")
     report: ReportConfig = Field(ReportConfig(), description="the page at the end")
     max_failed_share: float = Field(
         0.0, ge=0, le=1, description="share of samples that may fail before the exit code is 1"

@@ -150,7 +150,10 @@ class Output(CommitFolder):
         return [
             one
             for one in self.run(run)["variants"]
-            if one["stage"] == stage and all(value is None or one[key] == value for key, value in wanted.items())
+            if one["stage"] == stage
+            # What is found about images that networks are trained on anew is no result of the run.
+            and one.get("split", "explained") == "explained"
+            and all(value is None or one[key] == value for key, value in wanted.items())
         ]
 
     def _table(self, variants: Iterable[tuple[str, int]], columns: list[str] | None = None) -> pa.Table:

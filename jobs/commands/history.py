@@ -74,10 +74,11 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
 
 def _best(record: dict[str, Any]) -> dict[str, str]:
     """The best method of each model and measure, with its mean."""
-    controls = {one["id"] for one in record["spec"]["methods"] if one["config"]["name"] == "random"}
+    programs = {one["id"]: one["config"]["name"] for one in record["spec"]["methods"]}
     columns: dict[str, list[dict[str, Any]]] = {}
     for row in record["summary"]:
-        if row["mean"] is not None and row["method"] not in controls:
+        # Retraining has a random arm also where the spec has no method of that name.
+        if row["mean"] is not None and programs.get(row["method"], row["method"]) != "random":
             name = row["metric"] if row["measure"] in ("auc", row["metric"]) else f"{row['metric']} {row['measure']}"
             columns.setdefault(f"{row['model']} {name}", []).append(row)
     found = {}

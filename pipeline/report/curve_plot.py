@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,10 +20,12 @@ from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
 
 # Matplotlib wants colours of its own kind; these stand for the page's and are replaced in its SVG.
-_INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
-_PAGE_COLOURS = {_INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--rule)"}
+INK, _MUTED, _GRID = "#010203", "#040506", "#070809"
+_PAGE_COLOURS = {INK: "var(--ink)", _MUTED: "var(--muted)", _GRID: "var(--rule)"}
 # Names on the horizontal axis: how many are written, how long, and how many letters stand side by side.
 _MOST_NAMES, _LONGEST_NAME, _LEVEL_LETTERS = 16, 20, 50
+# Points.
+_LINE, MARKER = 1.8, 3.5
 # Letters that an axis' title has room for on a line.
 _ACROSS, _UP = 54, 32
 
@@ -54,10 +57,11 @@ class Plot:
 
 
 def curve_plots(record: RunRecord, colours: Mapping[str, Series]) -> list[Plot]:
-    """One plot a model and measure that has curves, in the order of the spec."""
+    """One plot a model and measure that has curves over samples, in the order of the spec."""
     groups: dict[tuple[str, Column], list[Summary]] = {}
     for summary in record.summary:
-        if summary.curve and len(summary.curve) == len(summary.axis) and summary.method in colours:
+        drawn = summary.over == "samples" and summary.method in colours
+        if drawn and summary.curve and len(summary.curve) == len(summary.axis):
             column = Column(summary.metric, summary.measure, summary.higher_is_better)
             groups.setdefault((summary.model, column), []).append(summary)
     return [
@@ -108,22 +112,11 @@ def curve_svg(
     names = list(dict.fromkeys(point for axis, _, _ in curves for point in axis if isinstance(point, str)))
     letters = min(max(map(len, names), default=0), _LONGEST_NAME)
     level = len(_shown(len(names))) * letters <= _LEVEL_LETTERS
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
-        # Slanted names take room below the axis, which the curves are not to lose.
-        drawing = Figure(figsize=(5.2, 3.3 if level else 3.3 + 0.05 * letters), layout="constrained")
-        canvas = FigureCanvasSVG(drawing)
-        axes = drawing.add_subplot()
-        drawing.patch.set_alpha(0)
-        axes.patch.set_alpha(0)
+
+    def draw(axes: Axes) -> None:
         for axis, values, series in curves:
             axes.plot(
-                _places(axis, names),
-                values,
-                color=series.light,
-                linestyle=(0, tuple(length / 1.8 for length in series.dash)) if series.dash else "solid",
-                linewidth=1.8,
-                marker="o" if names else None,
-                markersize=3.5,
+                _places(axis, names), values, **line_style(series), marker="o" if names else None, markersize=MARKER
             )
         if names:
             _write_names(axes, names, level=level)
@@ -131,6 +124,46 @@ def curve_svg(
             ends = [place for axis, _, _ in curves for place in _places(axis, names)]
             axes.set_xlim(min(ends), max(ends) if max(ends) > min(ends) else min(ends) + 1)
         axes.set_ylim(bottom=min(0.0, *(min(values) for _, values, _ in curves)))
+
+    # Slanted names take room below the axis, which the curves are not to lose.
+    longer = 0.0 if level else 0.05 * letters
+    series = [one for _, _, one in curves]
+    return axes_svg(draw, series, name=name, vertical=vertical, horizontal=horizontal, longer=longer)
+
+
+def line_style(series: Series) -> dict[str, Any]:
+    """How matplotlib draws the line of a method."""
+    dash = (0, tuple(length / _LINE for length in series.dash)) if series.dash else "solid"
+    return {"color": series.light, "linestyle": dash, "linewidth": _LINE}
+
+
+def axes_svg(
+    draw: Callable[[Axes], None],
+    series: Iterable[Series],
+    *,
+    name: str,
+    vertical: str,
+    horizontal: str,
+    longer: float = 0.0,
+) -> str:
+    """Axes as all plots of the page have them.
+
+    Args:
+        draw: puts the lines in, in the light colours of their series or in `INK`.
+        series: the methods drawn.
+        name, vertical, horizontal: as of `curve_svg`.
+        longer: added to the height, in inches.
+
+    Returns:
+        As `curve_svg`.
+    """
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 11}):
+        drawing = Figure(figsize=(5.2, 3.3 + longer), layout="constrained")
+        canvas = FigureCanvasSVG(drawing)
+        axes = drawing.add_subplot()
+        drawing.patch.set_alpha(0)
+        axes.patch.set_alpha(0)
+        draw(axes)
         axes.set_xlabel(textwrap.fill(horizontal, _ACROSS), color=_MUTED, parse_math=False)
         axes.set_ylabel(textwrap.fill(vertical, _UP), color=_MUTED, parse_math=False)
         axes.tick_params(colors=_MUTED, length=3)
@@ -142,7 +175,7 @@ def curve_svg(
         canvas.print_svg(  # type: ignore[no-untyped-call]
             sink, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
-    return _for_page(sink.getvalue(), {series.light: f"var(--{series.name})" for _, _, series in curves}, name)
+    return _for_page(sink.getvalue(), {one.light: f"var(--{one.name})" for one in series}, name)
 
 
 def _places(axis: Sequence[float] | Sequence[str], names: Sequence[str]) -> list[float]:

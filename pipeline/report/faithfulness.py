@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from pipeline.report.record import RunRecord
@@ -101,16 +102,21 @@ class Table:
         return [f"{one.title}, {one.direction}" for one in self.columns]
 
 
-def faithfulness_tables(record: RunRecord, comparisons: Sequence[Comparison] = ()) -> list[Table]:
+def faithfulness_tables(
+    record: RunRecord,
+    comparisons: Sequence[Comparison] = (),
+    verdicts: Mapping[tuple[str, str, str, str], Verdict] = MappingProxyType({}),
+) -> list[Table]:
     """A table for each model that has figures, in the order of the spec.
 
     Args:
         record: the run.
         comparisons: its paired differences; a method without one to the control is judged by its interval.
+        verdicts: by model, metric, measure and method, what is known otherwise; it goes before both.
     """
     controls = {(one.model, one.metric, one.measure, one.first): one for one in comparisons if one.family == "control"}
     order = [*record.models, *(one.model for one in record.summary)]
-    tables = (_table(model, record, controls) for model in dict.fromkeys(order))
+    tables = (_table(model, record, controls, verdicts) for model in dict.fromkeys(order))
     return [table for table in tables if table.columns]
 
 
@@ -118,16 +124,18 @@ def verdict(method: Summary, control: Summary, comparison: Comparison | None = N
     """How a method fares against the random control.
 
     By their paired difference where it is known (`Comparison.better`); else it beats the control only where their
-    intervals lie apart. Empty where it beats it, where either has no value, and where chance is no yardstick.
+    intervals lie apart, for which both need one. Empty where it beats it, where either has no value, and where chance
+    is no yardstick.
     """
-    ends = (method.low, method.high, control.low, control.high)
-    if not method.against_chance or any(end is None for end in ends):
+    if not method.against_chance or method.mean is None or control.mean is None:
         return ""
     if comparison is not None:
         if comparison.better == method.method:
             return ""
         return "worse than random" if comparison.better else "not clearly better than random"
-    low, high, control_low, control_high = (float(end) for end in ends if end is not None)
+    if method.low is None or method.high is None or control.low is None or control.high is None:
+        return "not clearly better than random"
+    low, high, control_low, control_high = method.low, method.high, control.low, control.high
     if not method.higher_is_better:
         low, high, control_low, control_high = -high, -low, -control_high, -control_low
     if low > control_high:
@@ -146,7 +154,12 @@ def signed(value: float) -> str:
     return figure(0.0) if value == 0 else f"{'+' if value > 0 else '−'}{figure(abs(value))}"
 
 
-def _table(model: str, record: RunRecord, controls: Mapping[tuple[str, str, str, str], Comparison]) -> Table:
+def _table(
+    model: str,
+    record: RunRecord,
+    controls: Mapping[tuple[str, str, str, str], Comparison],
+    verdicts: Mapping[tuple[str, str, str, str], Verdict],
+) -> Table:
     found = {(one.method, one.metric, one.measure): one for one in record.summary if one.model == model}
     columns = tuple(dict.fromkeys(Column(one.metric, one.measure, one.higher_is_better) for one in found.values()))
     order = dict.fromkeys([*record.methods, *(method for method, _, _ in found)])
@@ -161,7 +174,8 @@ def _table(model: str, record: RunRecord, controls: Mapping[tuple[str, str, str,
             # What is not told from chance is not called best either, and the control never is.
             said: Verdict = ""
             if summary is not None and control is not None and method != record.control:
-                said = verdict(summary, control, controls.get((model, column.metric, column.measure, method)))
+                key = (model, column.metric, column.measure, method)
+                said = verdicts[key] if key in verdicts else verdict(summary, control, controls.get(key))
             cells[method].append(
                 Cell(
                     summary,

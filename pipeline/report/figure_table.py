@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.report.finding import Findings
 from pipeline.report.record import RunRecord
+from pipeline.retrain.estimate import Estimate
+from pipeline.retrain.grid import Grid
+from pipeline.retrain.summary import Benchmark, Point
 from pipeline.stages.summarise import Summary
 
 _WHAT = [("model", pa.string()), ("metric", pa.string()), ("measure", pa.string()), ("higher_is_better", pa.bool_())]
@@ -21,6 +24,7 @@ SUMMARY = pa.schema(
         ("model", pa.string()),
         ("method", pa.string()),
         *_WHAT[1:],
+        ("over", pa.string()),
         ("n", pa.int64()),
         ("missing", pa.int64()),
         ("mean", pa.float64()),
@@ -63,6 +67,23 @@ RANKS = pa.schema(
         ("mean_rank", pa.float64()),
     ]
 )
+RETRAIN_SUMMARY = pa.schema(
+    [
+        ("model", pa.string()),
+        ("network", pa.string()),
+        ("kind", pa.string()),
+        ("method", pa.string()),
+        ("control", pa.bool_()),
+        ("figure", pa.string()),
+        ("fraction", pa.float64()),
+        *[
+            (name if part == "mean" else f"{name}_{part}", pa.int64() if part == "n" else pa.float64())
+            for name in ("accuracy", "drop", "gain")
+            for part in ("n", "mean", "low", "high")
+        ],
+        ("standing", pa.string()),
+    ]
+)
 AGREEMENT = pa.schema(
     [
         ("model", pa.string()),
@@ -87,10 +108,18 @@ def figure_tables(record: RunRecord, findings: Findings) -> dict[str, pa.Table]:
         "ranks": _table(findings.ranks, RANKS),
         "agreement": _table(findings.agreement, AGREEMENT),
     }
-    return {
-        name: table.replace_schema_metadata({"heatline": json.dumps({"run": record.run, "table": name})})
-        for name, table in tables.items()
-    }
+    return {name: _signed(name, table, record) for name, table in tables.items()}
+
+
+def retrain_figure_tables(record: RunRecord, grid: Grid, found: Sequence[Benchmark]) -> dict[str, pa.Table]:
+    """By name: `retrain`, a row a trained cell; `retrain_summary`, a row a method and fraction, and one of its area.
+
+    The summary has the figure `accuracy` at a fraction and the figure `area` without one; the clean arm has no method,
+    and the fraction 0. `drop` is the loss against the clean arm, `gain` by how much it is better than random.
+    """
+    summary = pa.Table.from_pylist([row for one in found for row in _retrain_rows(one)], schema=RETRAIN_SUMMARY)
+    tables = {"retrain": grid.rows, "retrain_summary": summary}
+    return {name: _signed(name, table, record) for name, table in tables.items()}
 
 
 def arrow_file(table: pa.Table) -> pa.Buffer:
@@ -112,8 +141,40 @@ def csv_file(table: pa.Table) -> str:
     return sink.getvalue()
 
 
+def _retrain_rows(one: Benchmark) -> Iterator[dict[str, Any]]:
+    what = {"model": one.model, "network": one.network, "kind": one.kind}
+    if one.clean is not None:
+        yield {**what, "control": False, "figure": "accuracy", "fraction": 0.0, **_parts("accuracy", one.clean)}
+    for found in (*one.points, *one.areas):
+        point = found if isinstance(found, Point) else None
+        accuracy = found.accuracy if isinstance(found, Point) else found.area
+        yield {
+            **what,
+            "method": found.method,
+            "control": found.method == one.control,
+            "figure": "accuracy" if point else "area",
+            "fraction": point.fraction if point else None,
+            **_parts("accuracy", accuracy),
+            **_parts("drop", found.drop),
+            **_parts("gain", found.gain),
+            "standing": found.standing,
+        }
+
+
+def _parts(name: str, one: Estimate | None) -> dict[str, Any]:
+    if one is None:
+        return {f"{name}_n": 0}
+    return {f"{name}_n": one.n, name: one.mean, f"{name}_low": one.low, f"{name}_high": one.high}
+
+
+def _signed(name: str, table: pa.Table, record: RunRecord) -> pa.Table:
+    """With whose run it is."""
+    return table.replace_schema_metadata({"heatline": json.dumps({"run": record.run, "table": name})})
+
+
 def _of_curve(field: pa.Field) -> bool:
-    return pa.types.is_list(field.type) or field.name in ("vertical", "horizontal")
+    nested = pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type)
+    return nested or field.name in ("vertical", "horizontal")
 
 
 def _table(rows: Iterable[object], schema: pa.Schema) -> pa.Table:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.report.contrast import Contrast, ContrastTable, p_text
 from pipeline.report.faithfulness import Column, Row, Table, figure, signed
+from pipeline.report.retraining import RetrainCell, RetrainTable, Training
 from pipeline.report.standing import AgreementTable, RankTable
 from pipeline.stages.comparison import Comparison
 
@@ -21,14 +22,18 @@ def summary_markdown(
     contrasts: Sequence[ContrastTable] = (),
     ranks: Sequence[RankTable] = (),
     agreement: Sequence[AgreementTable] = (),
+    retrain: Sequence[RetrainTable] = (),
+    training: Training | None = None,
 ) -> str:
-    """Tables a model: mean [95 % interval], the best of a column in bold; then differences, ranks and agreement."""
+    """Tables a model: mean [95 % interval], the best of a column in bold; differences, ranks, agreement; retraining."""
     lines = [f"# {_plain(title)}", ""]
     for table in tables:
         lines += [f"## {_plain(table.model)}", ""]
         rows = (*table.rows, *([table.control] if table.control else []))
         lines += [*_grid(["method", *table.heads], (_row(row) for row in rows)), ""]
     lines.append("Mean over samples [95 % bootstrap interval] (samples); the best of each column is bold.")
+    if retrain:
+        lines.append("Of retrained networks: mean over repeats [95 % interval, Student's t] (repeats).")
     if contrasts:
         lines += ["", "## Differences", "", _CLEAR]
     for one in contrasts:
@@ -42,6 +47,10 @@ def summary_markdown(
         lines.append("Spearman's rank correlation of the methods' means; in brackets the mean one over samples.")
     for square in agreement:
         lines += ["", f"### {_plain(square.model)}", "", *_agreement_grid(square)]
+    if training is not None:
+        lines += ["", f"## {training.title}", "", *_training(training)]
+    for table_ in retrain:
+        lines += ["", f"### {_plain(table_.network)}, maps of {_plain(table_.model)}", "", *_retrain_grid(table_)]
     return "\n".join(lines) + "\n"
 
 
@@ -105,16 +114,48 @@ def _agreement_grid(table: AgreementTable) -> list[str]:
     return _grid(["", *(column.title for column in table.columns)], rows)
 
 
+def _training(one: Training) -> list[str]:
+    lines = [
+        f"Accuracy on masked test images in per cent, ± half its 95 % interval over repeats (Student's t), by the "
+        f"share of pixels {'kept' if one.kind == 'kar' else 'removed'}, most relevant first. The area is the mean "
+        "height of the curve. Gain: by how much the area is better than random's, repeat by repeat; clear where its "
+        "interval leaves out 0, which speaks of other trainings on the same images and maps, and is not corrected for "
+        "the number of methods."
+    ]
+    if one.missing:
+        names = ", ".join(f"{_plain(arm)} {lacking} of {count}" for arm, lacking, count in one.missing)
+        lines += ["", f"{one.planned - one.trained} of {one.planned} trainings are missing: {names}."]
+    return lines
+
+
+def _retrain_grid(table: RetrainTable) -> list[str]:
+    def cell(one: RetrainCell | None) -> str:
+        if one is None:
+            return "–"
+        text = f"**{one.accuracy}**" if one.best else str(one.accuracy)
+        return f"{text} ({one.accuracy.n})" if one.short else text
+
+    rows = [["clean", *[str(table.clean or "–")] * (len(table.heads) + 1), "", ""]]
+    for row in table.all_rows:
+        gain = row.area.gain if row.area else None
+        standing = row.area.standing if row.area else None
+        cells = [cell(one) for one in (*row.cells, row.area)]
+        rows.append([_plain(row.method), *cells, str(gain or ""), standing or ""])
+    lines = _grid(["method", *table.heads, f"area, {table.better}", "gain over random", "against random"], rows)
+    return [*lines, "", table.note] if table.note else lines
+
+
 def _row(row: Row) -> list[str]:
     cells = [_plain(row.method)]
     for cell in row.cells:
         one = cell.summary
-        if one is None or one.mean is None or one.low is None or one.high is None:
+        if one is None or one.mean is None:
             cells.append("no value")
             continue
         mean = f"**{cell.mean}**" if cell.best else cell.mean
         note = f", {cell.verdict}" if cell.verdict else ""
-        cells.append(f"{mean} [{figure(one.low)}, {figure(one.high)}] ({one.n}{note})")
+        ends = "" if one.low is None or one.high is None else f" [{figure(one.low)}, {figure(one.high)}]"
+        cells.append(f"{mean}{ends} ({one.n}{note})")
     return cells
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.data import Dataset
@@ -27,23 +27,29 @@ from pipeline.report.fact import (
     status_note,
 )
 from pipeline.report.faithfulness import faithfulness_tables
-from pipeline.report.figure_table import arrow_file, csv_file, figure_tables
+from pipeline.report.figure_table import arrow_file, csv_file, figure_tables, retrain_figure_tables
 from pipeline.report.finding import Findings, find
 from pipeline.report.gallery import GalleryRow, gallery
 from pipeline.report.heatmap import colour_stops
 from pipeline.report.markdown import comparisons_markdown, summary_markdown
+from pipeline.report.masked_gallery import MaskedSample, masked_gallery
 from pipeline.report.palette import palette
 from pipeline.report.record import RunRecord, read_record
+from pipeline.report.retrain_plot import retrain_plots
+from pipeline.report.retraining import controls, retrain_tables, retrain_verdicts, training
 from pipeline.report.standing import agreement_tables, rank_tables
+from pipeline.retrain.grid import Grid, read_grid
+from pipeline.retrain.summary import READINGS, Benchmark, benchmarks
 from pipeline.store import Output
 
 
 def build_report(output: Output, run: str | None = None, *, dataset: Dataset, samples: int) -> str:
     """Write the page of a run, and its figures as Arrow, CSV and Markdown.
 
-    Writes `report/<run>/index.html`; beside it `summary`, `comparisons`, `ranks` and `agreement` as `.arrow` and
-    `.csv`, `summary.md` with all but single comparisons, and `comparisons.md`; and `report/index.html`, the same
-    page, when the run is the latest. The same committed data give the same bytes.
+    Writes `report/<run>/index.html`; beside it `summary`, `comparisons`, `ranks` and `agreement`, and of a run that
+    retrains `retrain` and `retrain_summary`, as `.arrow` and `.csv`, `summary.md` with all but single comparisons, and
+    `comparisons.md`; and `report/index.html`, the same page, when the run is the latest. The same committed data give
+    the same bytes.
 
     Args:
         output: where the run is.
@@ -60,9 +66,16 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
     latest = output.runs()[-1:]
     record = read_record(output, run)
     findings = find(output, record)
-    views = _views(record, findings)
-    texts, arrow = _figures(record, findings, views)
+    grid = read_grid(output, record.variants)
+    retrained = benchmarks(grid.cells, controls(record))
+    views = _views(record, findings, retrained)
+    views["training"], views["retrain_tables"] = training(record, grid), retrain_tables(retrained, grid)
+    tables = figure_tables(record, findings)
+    if views["training"]:
+        tables |= retrain_figure_tables(record, grid, retrained)
+    texts, arrow = _figures(record, findings, views, tables)
     colours = palette(record.methods, record.control)
+    masked, no_masked = _masked(output, record, dataset, retrained, grid) if samples else ([], "")
     rows, unreadable = _gallery(output, record, dataset, samples)
     page = (
         _template()
@@ -77,6 +90,10 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
             readings=_readings(record),
             **views,
             plots=curve_plots(record, colours),
+            retrain_plots=retrain_plots(retrained, colours),
+            samples=samples,
+            masked=masked,
+            no_masked=no_masked,
             series=colours,
             gallery=rows,
             gallery_problem=unreadable,
@@ -102,10 +119,10 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
     return f"{folder}/index.html"
 
 
-def _views(record: RunRecord, findings: Findings) -> dict[str, Any]:
+def _views(record: RunRecord, findings: Findings, retrained: Sequence[Benchmark]) -> dict[str, Any]:
     """What the page and the Markdown show of the scores."""
     return {
-        "tables": faithfulness_tables(record, findings.comparisons),
+        "tables": faithfulness_tables(record, findings.comparisons, retrain_verdicts(retrained)),
         "paired": any(one.family == "control" for one in findings.comparisons),
         "contrasts": contrast_tables(record, findings.comparisons),
         "ranks": rank_tables(record, findings.ranks),
@@ -114,13 +131,18 @@ def _views(record: RunRecord, findings: Findings) -> dict[str, Any]:
 
 
 def _figures(
-    record: RunRecord, findings: Findings, views: Mapping[str, Any]
+    record: RunRecord, findings: Findings, views: Mapping[str, Any], tables: Mapping[str, pa.Table]
 ) -> tuple[dict[str, str], dict[str, pa.Buffer]]:
     """The figures as files, by name: text, and Arrow."""
-    tables = figure_tables(record, findings)
     texts = {f"{name}.csv": csv_file(table) for name, table in tables.items()}
     texts["summary.md"] = summary_markdown(
-        record.name, views["tables"], views["contrasts"], views["ranks"], views["agreement"]
+        record.name,
+        views["tables"],
+        views["contrasts"],
+        views["ranks"],
+        views["agreement"],
+        views["retrain_tables"],
+        views["training"],
     )
     texts["comparisons.md"] = comparisons_markdown(record.name, findings.comparisons)
     return texts, {f"{name}.arrow": arrow_file(table) for name, table in tables.items()}
@@ -134,10 +156,24 @@ def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) 
         return [], str(error)
 
 
+def _masked(
+    output: Output, record: RunRecord, dataset: Dataset, retrained: Sequence[Benchmark], grid: Grid
+) -> tuple[list[MaskedSample], str]:
+    """Masked images of the first benchmark, or why there are none."""
+    try:
+        return (masked_gallery(output, record, dataset, retrained[0], grid) if retrained else []), ""
+    except (FatalError, RetryableError) as error:
+        return [], str(error)
+
+
 def _readings(record: RunRecord) -> dict[str, str]:
     """How to read the figures of each metric that has some."""
+    readings = dict(record.readings)
+    for one in record.summary:
+        if one.over == "repeats" and one.metric in READINGS:
+            readings[one.metric] = READINGS[one.metric]
     metrics = dict.fromkeys(one.metric for one in record.summary)
-    return {metric: record.readings[metric] for metric in metrics if metric in record.readings}
+    return {metric: readings[metric] for metric in metrics if metric in readings}
 
 
 def _download(name: str, text: str) -> str:
@@ -148,6 +184,7 @@ def _download(name: str, text: str) -> str:
 @cache
 def _template() -> Any:
     environment = Environment(
+        loader=FunctionLoader(_resource),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -156,7 +193,7 @@ def _template() -> Any:
     )
     environment.filters["duration"] = duration
     environment.filters["breakable"] = _breakable
-    return environment.from_string(_resource("page.html.j2"))
+    return environment.get_template("page.html.j2")
 
 
 def _breakable(name: str) -> Markup:

@@ -14,11 +14,25 @@ from pipeline.store import Output
 CONTROL = "random"
 """Name of the method that knows nothing of image or model."""
 
+EXPLAINED = "explained"
+"""The split that a run is about; what it finds out about images to train on is no result of it."""
+
 
 class _Lenient(BaseModel):
     """Keys that this version does not know are left out, so that a newer record can still be shown."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RetrainCell(_Lenient):
+    """One training of a remove-and-retrain benchmark, as `pipeline.retrain.config.Cell`."""
+
+    kind: str
+    fill: str
+    network: str
+    method: str | None = None
+    fraction: float
+    repeat: int
 
 
 class VariantEntry(_Lenient):
@@ -30,6 +44,8 @@ class VariantEntry(_Lenient):
     method: str | None = None
     metric: str | None = None
     total: int = 0
+    split: str = EXPLAINED
+    cell: RetrainCell | None = None
 
 
 class Timing(_Lenient):
@@ -114,8 +130,8 @@ class RunRecord(_Lenient):
         }
 
     def of_stage(self, stage: str) -> list[VariantEntry]:
-        """The variants of one stage."""
-        return [variant for variant in self.variants if variant.stage == stage]
+        """The variants of one stage over the explained samples."""
+        return [variant for variant in self.variants if variant.stage == stage and variant.split == EXPLAINED]
 
 
 def read_record(output: Output, run: str | None = None) -> RunRecord:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.data import Dataset
 from pipeline.errors import FatalError
 from pipeline.report.gallery import class_name
-from pipeline.report.record import RunRecord, read_record
+from pipeline.report.record import EXPLAINED, RunRecord, read_record
 from pipeline.report.stored import maps_at, rows_at
 from pipeline.store import Output
 
@@ -111,7 +111,7 @@ def _model_view(
 ) -> SampleModel:
     order = {method: place for place, method in enumerate(record.methods)}
     mine = sorted(
-        (one for one in record.variants if one.model == model and position < one.total),
+        (one for one in record.variants if (one.model, one.split) == (model, EXPLAINED) and position < one.total),
         key=lambda one: order.get(one.method or "", 0),
     )
     prediction: dict[str, Any] = {}

@@ -61,7 +61,7 @@ class Attribute:
             if row[column] is None
         )
         rows = [row for row in rows if row[column] is not None]
-        samples = around.images.get(unit.start, unit.stop)
+        samples = around.images(variant.split).get(unit.start, unit.stop)
         # What could be decoded when it was predicted may have gone since.
         gone = {one.position: one for one in samples.failed}
         failed += tuple(gone[row["position"]] for row in rows if row["position"] in gone)

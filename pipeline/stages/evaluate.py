@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.commit import constant_column
+from pipeline.commit import Failed, constant_column
 from pipeline.contracts import Batch, Context, Metric, Scores
 from pipeline.errors import ShardError
 from pipeline.models import Classifier
@@ -55,6 +55,7 @@ class Explained:
         columns: what else the method found and the metric reads, each (n, …).
         superpixels: (n, H, W) int32, where the method runs again and asks for them.
         regions: where things are, each (n, 1, H, W) bool, where the metric asks for one.
+        failed: samples whose regions cannot be known, where the metric asks for one; they are none of the n.
     """
 
     metric: Metric
@@ -64,10 +65,11 @@ class Explained:
     columns: Mapping[str, Tensor]
     superpixels: Tensor | None
     regions: Mapping[str, Tensor]
+    failed: tuple[Failed, ...]
 
 
 class Evaluate:
-    """One row a sample and measure. A score that is not a number is null."""
+    """One row a sample and measure. A score that is not a number is null; a sample without its mask is a failure."""
 
     revision: ClassVar[int] = 1
 
@@ -80,8 +82,12 @@ class Evaluate:
         if metric.samples is not None:
             looked_at = chosen_positions(variant.total, metric.samples, around.noise)
             table = table.filter(pa.array(np.isin(table["position"].to_numpy(), looked_at)))
+        images = around.images(variant.split)
+        failed = images.regionless(table["position"].to_pylist()) if metric.region() is not None else ()
+        if failed:
+            table = table.filter(pa.array(~np.isin(table["position"].to_numpy(), [one.position for one in failed])))
         positions = table["position"].to_pylist()
-        samples = around.images.get(unit.start, unit.stop).at(positions)
+        samples = images.get(unit.start, unit.stop).at(positions)
         maps = stored_tensor(table["map"])
         if maps.shape[1:] != (1, *samples.images.shape[-2:]):
             height, width = samples.images.shape[-2:]
@@ -92,9 +98,10 @@ class Evaluate:
         superpixels = None
         if variant.superpixel_variant is not None:
             superpixels = stored_superpixels(around.output, variant.superpixel_variant, unit, positions)
-        regions = around.images.regions(positions) if metric.region() is not None else {}
+        regions = images.regions(positions) if metric.region() is not None else {}
         targets = torch.tensor(table["target"].to_numpy())
-        return Explained(metric, samples, targets, maps, columns, superpixels, regions)
+        named = tuple(replace(one, reason=f"{variant.metric}: {one.reason}") for one in failed)
+        return Explained(metric, samples, targets, maps, columns, superpixels, regions, named)
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Explained) -> Outcome:
         """Rows of `SCHEMA`, each with the curve of its measure where there is one."""
@@ -111,7 +118,8 @@ class Evaluate:
             )
             columns = {name: column[rows].to(device) for name, column in inputs.columns.items()}
             found.append(metric(model, whole, inputs.maps[rows].to(device), replace(context, columns=columns)))
-        return Outcome(_table(variant, inputs, found), (), samples.ids)
+        every = (*samples.ids, *(one.id for one in inputs.failed))
+        return Outcome(_table(variant, inputs, found), inputs.failed, every)
 
 
 def chosen_positions(total: int, samples: int, noise: Noise) -> NDArray[np.int64]:

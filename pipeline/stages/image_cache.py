@@ -70,6 +70,10 @@ class ImageCache:
         self._blocks: OrderedDict[int, Shard] = OrderedDict()
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        """Positions of the data set."""
+        return len(self._dataset)
+
     def get(self, start: int, stop: int) -> Samples:
         """The samples at positions start ≤ p < stop."""
         return _joined(self._held(range(start // self.BLOCK, -(-stop // self.BLOCK))), start, stop)

@@ -34,7 +34,7 @@ class Predict:
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Samples:
         """The unit's images."""
-        return around.images.get(unit.start, unit.stop)
+        return around.images(variant.split).get(unit.start, unit.stop)
 
     @torch.no_grad()
     def compute(self, around: Surroundings, variant: Variant, inputs: Samples) -> Outcome:

@@ -44,9 +44,10 @@ def rank_methods(
     """The rank of every method by every measure.
 
     The mean rank weighs metrics equally: measures of one metric are averaged first. It leaves out measures in which
-    chance is no yardstick (`Summary.against_chance`), such as time, and measures that only some methods have at all;
-    a method without a value in one of the others has none. It is a description: metrics share their samples and
-    resemble each other, so that a test over them, which takes them for independent, would promise too much.
+    chance is no yardstick (`Summary.against_chance`), such as time, and measures that only some methods have at all,
+    such as a benchmark of a few of them; a method without a value in one of the others has none. It is a description:
+    metrics share their samples and resemble each other, so that a test over them, which takes them for independent,
+    would promise too much.
 
     Args:
         summary: the means.
@@ -116,12 +117,15 @@ def _mean_rank(
 ) -> float | None:
     """Of one method of one model."""
     metrics: dict[str, list[float]] = {}
+    everyone = {one.method for one in summary}
     for model, metric, measure in dict.fromkeys(
         (one.model, one.metric, one.measure) for one in summary if one.against_chance
     ):
         of_metric = [one for one in summary if one.metric == metric]
-        if {one.method for one in of_metric} != {one.method for one in of_metric if one.measure == measure}:
-            # What only some methods tell of themselves, such as a mask of their own, ranks nobody.
+        # What only some methods tell of themselves, such as a mask of their own, ranks nobody; nor does retraining
+        # where only some are asked for.
+        asked = everyone if of_metric[0].over == "repeats" else {one.method for one in of_metric}
+        if asked != {one.method for one in of_metric if one.measure == measure}:
             continue
         rank = ranks[model, metric, measure].get(method)
         if rank is None:

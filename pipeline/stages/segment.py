@@ -38,7 +38,7 @@ class Segment:
         """All the work: it needs no device and so runs beside the other units' computing."""
         if variant.segmentation is None:
             raise ShardError(f"{variant.path}: no segmentation")
-        samples = around.images.get(unit.start, unit.stop)
+        samples = around.images(variant.split).get(unit.start, unit.stop)
         with ThreadPoolExecutor(around.job.options.decode_threads, thread_name_prefix="segment") as threads:
             found = list(threads.map(partial(superpixels, segmentation=variant.segmentation), samples.images))
         return Segmented(samples, torch.stack(found) if found else torch.empty(samples.images[:, 0].shape).int())

@@ -15,7 +15,7 @@ from pipeline.models.randomise import Randomisation
 from pipeline.noise import Noise
 from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.shared_work import SharedResults
-from pipeline.stages.variant import Job, Unit, Variant
+from pipeline.stages.variant import Job, Split, Unit, Variant
 from pipeline.store import Output
 
 Inputs = TypeVar("Inputs")
@@ -28,20 +28,22 @@ class Surroundings:
     Attributes:
         job: the job.
         output: where it reads from.
-        images: decoded samples of the job's data set.
+        images: decoded samples of a split of the job's data.
         shared: results that several methods have in common; used in `compute` alone.
         noise: the job's random numbers.
         device: where models live.
         classifier: the model of a variant, loaded on first use; call it in `compute` alone.
+        statistics: mean and deviation of each channel, in [0, 1], of the images that networks are trained on anew.
         randomised: copies of that model with randomised parameters, built once; call it in `compute` alone.
     """
 
     job: Job
     output: Output
-    images: ImageCache
+    images: Callable[[Split], ImageCache]
     shared: SharedResults
     noise: Noise
     device: torch.device
+    statistics: Callable[[], tuple[list[float], list[float]]]
     classifier: Callable[[Variant], Classifier]
     randomised: Callable[[Classifier, Randomisation], Sequence[Classifier]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.compute as pc
@@ -20,18 +20,19 @@ LARGE = 20_000  # from here on the mean's distribution is normal for all purpose
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One measure of one method and model over the samples.
+    """One measure of one method and model over the samples, or over repeats of a training.
 
     Attributes:
         model, method, metric, measure: what is summarised.
         higher_is_better: which way the measure points.
         n: samples with a value; `missing`: samples without one.
-        mean, low, high: the mean and its 95 % interval; None when n is 0.
+        mean, low, high: the mean and its 95 % interval; None when n is 0. One repeat has a mean and no interval.
         axis: the curve's horizontal axis: shares of pixels in [0, 1], or names; empty without a curve.
         curve: the mean curve.
         vertical, horizontal: what the curve's axes show, in words.
         by_sample: whether samples can be compared one by one.
         against_chance: whether the random control is a yardstick for this measure.
+        over: what is counted and averaged: `samples`, or `repeats` of a training.
     """
 
     model: str
@@ -50,6 +51,7 @@ class Summary:
     horizontal: str = Metric.curve_over
     by_sample: bool = True
     against_chance: bool = True
+    over: Literal["samples", "repeats"] = "samples"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

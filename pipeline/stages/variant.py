@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.contracts import AttributionMethod, Calibration, Cost, Metric, Segmentation, digest
 from pipeline.data import DatasetConfig
 from pipeline.models import ModelConfig, TrainingConfig
+from pipeline.retrain import Cell
 
-StageName = Literal["train", "predict", "segment", "calibrate", "attribute", "evaluate"]
-STAGES: tuple[StageName, ...] = ("train", "predict", "segment", "calibrate", "attribute", "evaluate")
+StageName = Literal["train", "predict", "segment", "calibrate", "attribute", "evaluate", "rank", "mask", "retrain"]
+STAGES: tuple[StageName, ...] = get_args(StageName)
+Split = Literal["explained", "retraining"]
+"""The job's own samples, and those that networks are trained on anew."""
+
 FOLDERS: Mapping[StageName, str] = {
     "train": "weights",
     "predict": "predictions",
@@ -20,6 +24,9 @@ FOLDERS: Mapping[StageName, str] = {
     "calibrate": "calibration",
     "attribute": "maps",
     "evaluate": "scores",
+    "rank": "ranks",
+    "mask": "masked",
+    "retrain": "retrain",
 }
 
 
@@ -52,6 +59,9 @@ class Variant:
         map_variant, prediction_variant, superpixel_variant, calibration_variant: the variants of the maps,
             predictions, superpixels and calibration that it reads.
         metric_calibration_variant: the variant of what the metric's calibration found.
+        split: which samples it is over.
+        cell: the training of a remove-and-retrain benchmark, or what a masked data set is masked by.
+        rank_variants: by split, the variants of the ranks that it masks by; empty for the clean arm.
         weights_variant: the variant of the weights that the model is loaded from, for a trained model.
         model_digest: of the weights that the plan was made with; None for a model that the job trains.
         permuted: that the model is trained on permuted labels, for the stage that trains.
@@ -79,6 +89,9 @@ class Variant:
     superpixel_variant: str | None = None
     calibration_variant: str | None = None
     metric_calibration_variant: str | None = None
+    split: Split = "explained"
+    cell: Cell | None = None
+    rank_variants: Mapping[Split, str] = field(default_factory=dict)
     weights_variant: str | None = None
     model_digest: str | None = None
     permuted: bool = False
@@ -97,6 +110,8 @@ class Variant:
             "metric_config": self.metric_config.model_dump(mode="json") if self.metric_config else None,
             "axis": list(self.axis),
             "reading": self.metric_config.reading if self.metric_config else None,
+            "split": self.split,
+            "cell": self.cell.model_dump(mode="json") if self.cell else None,
             "reads": [read.variant for read in self.reads],
             **({"labels": "permuted"} if self.permuted else {}),
         }
@@ -127,6 +142,7 @@ class Job:
         variants: by path.
         classes: how many the data set has.
         training, training_index: the training split and its index, where a model is trained.
+        retraining, retraining_index: the images that networks are trained on anew and their index, where any are.
         validation, validation_index: the images that methods are calibrated on and their index, where one is.
         code: digest of the program's own files; a worker with another one refuses to work.
         options: how to work, without a bearing on the results.
@@ -141,6 +157,8 @@ class Job:
     classes: int
     training: DatasetConfig | None = None
     training_index: str | None = None
+    retraining: DatasetConfig | None = None
+    retraining_index: str | None = None
     validation: DatasetConfig | None = None
     validation_index: str | None = None
     code: str = ""

@@ -20,13 +20,17 @@ from pipeline.stages.attribute import Attribute
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.evaluate import Evaluate
 from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.mask import Mask
+from pipeline.stages.masked_images import channel_statistics
 from pipeline.stages.predict import Predict
+from pipeline.stages.rank import Rank
+from pipeline.stages.retrain import Retrain
 from pipeline.stages.segment import Segment
 from pipeline.stages.shared_work import SharedResults
 from pipeline.stages.stage import Outcome, Stage, Surroundings
 from pipeline.stages.train import Train, trained_weights
 from pipeline.stages.tuning import is_out_of_memory, tune
-from pipeline.stages.variant import Job, StageName, Unit, Variant
+from pipeline.stages.variant import Job, Split, StageName, Unit, Variant
 from pipeline.store import open_output
 
 STAGE: Mapping[StageName, Stage[Any]] = {
@@ -36,6 +40,9 @@ STAGE: Mapping[StageName, Stage[Any]] = {
     "calibrate": Calibrate(),
     "attribute": Attribute(),
     "evaluate": Evaluate(),
+    "rank": Rank(),
+    "mask": Mask(),
+    "retrain": Retrain(),
 }
 
 
@@ -68,10 +75,14 @@ class Worker:
         output = open_output(job.output)
         dataset = Dataset(job.dataset, output.open_table(job.index), job.seed)
         self._size = (dataset.height, dataset.width)
+        self._caches: dict[Split, ImageCache] = {"explained": self._cache(job, dataset)}
+        self._opening = threading.Lock()
+        self._statistics: tuple[list[float], list[float]] | None = None
         self._around = Surroundings(
             job=job,
             output=output,
-            images=ImageCache(dataset, job.options.cache_bytes, job.options.decode_threads),
+            images=self._images,
+            statistics=self._retraining_statistics,
             shared=SharedResults(job.options.cache_bytes),
             noise=Noise(job.seed),
             device=torch.device(device),
@@ -95,7 +106,7 @@ class Worker:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()
-        alone = variant.stage in ("train", "calibrate")
+        alone = variant.stage in ("train", "calibrate", "retrain")
         if alone and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
             # Another run of this output was quicker: its result is what everything after reads.
             return Report(unit, receipt, 0.0, 0.0, 0.0)
@@ -117,6 +128,28 @@ class Worker:
             seconds=computed - entered,
         )
         return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
+
+    def _images(self, split: Split) -> ImageCache:
+        """The decoded samples of a split; what networks are trained on anew is opened when it is asked for."""
+        with self._opening:
+            if split not in self._caches:
+                job = self._around.job
+                if job.retraining is None or job.retraining_index is None:
+                    raise ShardError("the job has no images to train on anew")
+                dataset = Dataset(job.retraining, self._around.output.open_table(job.retraining_index), job.seed)
+                self._caches[split] = self._cache(job, dataset)
+            return self._caches[split]
+
+    def _retraining_statistics(self) -> tuple[list[float], list[float]]:
+        """Found once; two threads that ask at the same time may both count."""
+        if self._statistics is None:
+            cache = self._images("retraining")
+            self._statistics = channel_statistics(cache, len(cache))
+        return self._statistics
+
+    @staticmethod
+    def _cache(job: Job, dataset: Dataset) -> ImageCache:
+        return ImageCache(dataset, job.options.cache_bytes, job.options.decode_threads)
 
     def _compute(self, stage: Stage[Any], variant: Variant, inputs: Any) -> Outcome:
         """The stage's outcome, with fewer images a forward each time that memory did not suffice.

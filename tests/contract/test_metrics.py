@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
-from small_models import make_batch, settle, small_classifier, small_network
+from metric_case import METHOD, QUICK, both, case
+from small_models import small_classifier
 
-from pipeline.contracts import Batch, Context, Cost, Metric, Scores, Setting
-from pipeline.methods import GradientXInput
+from pipeline.contracts import Batch, Cost, Metric, Setting
 from pipeline.metrics import METRICS
 from pipeline.models import Classifier
 from pipeline.models.block import network_parts
 from pipeline.models.pass_counter import counting
 from pipeline.noise import Noise
-from pipeline.reduction import reduce_channels
 
-# Parameters that keep a metric quick on the small network.
-QUICK: dict[str, dict[str, object]] = {
-    "pointing": {"tolerance": 1},
-    "infidelity": {"draws": 20},
-    "max_sensitivity": {"draws": 3},
-}
 # Metrics that may stop early, so that their declared cost is an upper bound.
 STOPS_EARLY = {"mar"}
 # Metrics whose values are not the map's alone: seconds differ from run to run.
 MEASURED = {"runtime"}
-METHOD = GradientXInput()
 
 
 @pytest.fixture(params=METRICS, ids=lambda kind: kind.model_fields["name"].default)
 def metric(request: pytest.FixtureRequest) -> Metric:
     found: Metric = request.param(**QUICK.get(request.param.model_fields["name"].default, {}))
     return found
-
-
-def case() -> tuple[Classifier, Batch, torch.Tensor, Context]:
-    """A model, five images with an object each, maps of a method, and all that a metric may ask for."""
-    model = small_classifier()
-    batch = make_batch(model)
-    regions = torch.zeros(5, 1, 8, 8, dtype=torch.bool)
-    regions[..., 2:5, 3:6] = True
-    batch = replace(batch, regions={"object": regions})
-    other = Classifier(settle(small_network(), 2.0), classes=5)
-
-    def explain(used: Classifier, images: Batch) -> torch.Tensor:
-        return reduce_channels(METHOD(used, images, Noise()), METHOD.reduction)
-
-    return model, batch, explain(model, batch), Context(explain=explain, permuted=other)
 
 
 def setting() -> Setting:
@@ -60,10 +35,6 @@ def part(batch: Batch, row: int) -> Batch:
     rows = slice(row, row + 1)
     regions = {name: region[rows] for name, region in batch.regions.items()}
     return Batch(batch.images[rows], batch.targets[rows], batch.ids[rows], regions=regions)
-
-
-def both(scores: Scores) -> dict[str, torch.Tensor]:
-    return {**scores.measures, **{f"curve of {name}": curve for name, curve in scores.curves.items()}}
 
 
 def test_one_row_a_sample(metric: Metric) -> None:

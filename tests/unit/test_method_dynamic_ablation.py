@@ -449,6 +449,6 @@ def test_on_real_images_masks_are_small_and_maps_beat_random_ones(shared_data: P
     found = DynamicAblation(iterations=80).explain(model, batch, NOISE)
     assert not found.failed and torch.as_tensor(found.columns["mar"]).mean() < 0.4
     insertion = Insertion(step=64)
-    own = insertion(model, batch, found.maps)["auc"].mean()
-    chance = insertion(model, batch, NOISE.normal("map", batch.ids, (1, 32, 32)))["auc"].mean()
+    own = insertion(model, batch, found.maps).measures["auc"].mean()
+    chance = insertion(model, batch, NOISE.normal("map", batch.ids, (1, 32, 32))).measures["auc"].mean()
     assert own > chance + 0.1

@@ -89,21 +89,21 @@ def test_a_permuted_training_is_an_artefact_of_its_own(tmp_path: Path) -> None:
     spec = load_spec(write(tmp_path, "  - sanity_labels\n  - {name: sanity_labels, training: {epochs: 50}, id: b}\n"))
     layout = layout_of(spec)
     model, (default, longer) = spec.models[0], spec.metrics
-    plain, permuted = layout._train(model), layout._train_permuted(model, default)
+    plain, permuted = layout._train(model), layout._permuted_training(default, model.id)
     assert permuted.path == f"weights/model=mnist_cnn2/labels=permuted-{permuted.fingerprint[:8]}"
     assert (permuted.stage, permuted.permuted, permuted.classes) == ("train", True, 10)
     assert permuted.training == TrainingConfig() and permuted.description()["labels"] == "permuted"
-    other = layout._train_permuted(model, longer)
+    other = layout._permuted_training(longer, model.id)
     assert other.training == TrainingConfig(epochs=50)
     assert len({plain.fingerprint, permuted.fingerprint, other.fingerprint}) == 3
-    assert layout._train_permuted(model, default) == permuted
+    assert layout._permuted_training(default, model.id) == permuted
 
 
 def test_a_network_learns_permuted_labels_by_heart(tmp_path: Path) -> None:
     settings = "{epochs: 25, batch_size: 16, augmentation: none, learning_rate: 0.01}"
     spec = load_spec(write(tmp_path, f"  - {{name: sanity_labels, training: {settings}}}\n"))
     layout = layout_of(spec)
-    variant = layout._train_permuted(spec.models[0], spec.metrics[0])
+    variant = layout._permuted_training(spec.metrics[0], spec.models[0].id)
     shard = _digits(layout, 48)
     around = SimpleNamespace(
         job=SimpleNamespace(models={"mnist_cnn2": spec.models[0]}, classes=10, seed=0), noise=Noise(0), device="cpu"

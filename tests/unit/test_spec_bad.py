@@ -71,8 +71,8 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     # Keys.
     "unknown key": (spec(rest="metrcs: [mar]\n"), [(8, "metrcs", "unknown key; did you mean 'metrics'?")]),
     "key of another version": (
-        spec(rest="retrain: {kind: roar}\n"),
-        [(8, "retrain", "unknown key; known: version")],
+        spec(rest="compare: {tolerance: 1}\n"),
+        [(8, "compare", "unknown key; known: version")],
     ),
     "misspelled required key": (
         spec(data="datset: {source: digits}\n"),

@@ -1,0 +1,77 @@
+"""Rank: the order of every map's pixels, from which the masked data sets of every fraction follow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import ShardError
+from pipeline.reduction import pixel_ranks
+from pipeline.stages.column import stored_tensor, tensor_array
+from pipeline.stages.stage import Outcome, Surroundings
+from pipeline.stages.variant import Unit, Variant
+from pipeline.store import Output
+
+# Maps ranked together: a copy of each and its order are in memory.
+_TOGETHER = 256
+_SMALL = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Maps (n, 1, H, W) float32 with where they belong."""
+
+    positions: tuple[int, ...]
+    ids: tuple[str, ...]
+    maps: Tensor
+
+
+class Rank:
+    """Ranks (H, W) of each map's pixels, 0 for the most relevant; uint16, int32 for more than 65,536 pixels.
+
+    They come from the float32 map, not from a picture of it, whose 256 levels would be ties; ties go to the lower pixel
+    index.
+    """
+
+    revision: ClassVar[int] = 1
+
+    def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Mapped:
+        """The unit's committed maps."""
+        table = around.output.read(str(variant.map_variant), unit.start, unit.stop)
+        if table is None:
+            raise ShardError(f"{variant.path}: no maps for positions {unit.start} to {unit.stop}")
+        return Mapped(tuple(table["position"].to_pylist()), tuple(table["id"].to_pylist()), stored_tensor(table["map"]))
+
+    def compute(self, around: Surroundings, variant: Variant, inputs: Mapped) -> Outcome:
+        """Rows of position, id, ranks."""
+        pieces = [pixel_ranks(piece.to(around.device))[:, 0].cpu() for piece in torch.split(inputs.maps, _TOGETHER)]
+        ranks = torch.cat(pieces) if pieces else inputs.maps[:, 0].int()
+        if inputs.maps.shape[-2] * inputs.maps.shape[-1] <= _SMALL + 1:
+            ranks = ranks.to(torch.uint16)
+        table = pa.table(
+            {
+                "position": np.asarray(inputs.positions, dtype=np.int64),
+                "id": pa.array(inputs.ids, pa.string()),
+                "ranks": tensor_array(ranks),
+            }
+        ).replace_schema_metadata({"heatline": json.dumps(variant.description())})
+        return Outcome(table, (), inputs.ids)
+
+
+def stored_ranks(output: Output, variant: str, start: int, stop: int) -> tuple[NDArray[np.int64], Tensor]:
+    """Committed ranks of positions start to stop − 1: those positions that have some, and (n, H, W) int32.
+
+    Raises:
+        ShardError: nothing is committed there.
+    """
+    table = output.read(variant, start, stop)
+    if table is None:
+        raise ShardError(f"{variant}: no ranks for positions {start} to {stop}")
+    return table["position"].to_numpy(), stored_tensor(table["ranks"]).to(torch.int32)
