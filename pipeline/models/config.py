@@ -24,6 +24,9 @@ class TrainingConfig(Config):
 
     The defaults suit every small net here on a few thousand images; AdamW takes one rate for nets with and
     without batch norm, where gradient descent with momentum needs its own for each.
+
+    One seed gives one result on one kind of hardware. Another kind rounds otherwise, and with `precision: auto` it
+    may compute in another precision; where that must not be, name the precision.
     """
 
     epochs: PositiveInt = Field(10, description="passes over the training images")
@@ -38,6 +41,11 @@ class TrainingConfig(Config):
         "shift", description="random shifts, and mirror images; digits must not be mirrored"
     )
     shift: float = Field(0.125, ge=0, le=0.5, description="largest shift, as a share of the side")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="of the passes through the network while it is trained; auto: bfloat16 on GPUs that have it, "
+        "float32 elsewhere",
+    )
 
 
 class ModelConfig(Config):

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import astuple, dataclass
+from itertools import islice
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.contracts import digest
 from pipeline.errors import FatalError
-from pipeline.models.build import build_network
+from pipeline.models.augmentation import Augmentation
+from pipeline.models.build import build_network, source_digest
 from pipeline.models.config import TrainingConfig
+from pipeline.models.device_memory import reused_allocations
+from pipeline.models.optimization import make_optimizer, one_cycle_rate
+from pipeline.models.training_checkpoint import Checkpoint
+from pipeline.models.training_data import HeldImages, Images
 from pipeline.models.weights import weights_bytes, weights_metadata
 from pipeline.noise import Noise
+
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +44,19 @@ class TrainedNetwork:
     Attributes:
         state_dict: parameters and buffers on the CPU, contiguous.
         metadata: architecture, number of classes and normalisation, as stored with the weights.
-        accuracy: share of the training images classified correctly at the end, without augmentation.
-        seconds: wall clock.
+        accuracy: share of the training images classified correctly at the end, without augmentation; None where it
+            was not asked for.
+        seconds: wall clock, that before a checkpoint included.
         history: one entry an epoch.
+        test_accuracy: share of the test images classified correctly; None without test images.
     """
 
     state_dict: dict[str, Tensor]
     metadata: dict[str, str]
-    accuracy: float
+    accuracy: float | None
     seconds: float
     history: tuple[Epoch, ...]
+    test_accuracy: float | None = None
 
     def to_bytes(self) -> bytes:
         """A safetensors file that `load_classifier` takes."""
@@ -63,19 +75,14 @@ def train_network(
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> TrainedNetwork:
-    """Trains a network from scratch.
-
-    The same arguments give the same weights on the same hardware and number of threads. The global random
-    state is left as it was.
+    """Trains a network from scratch on images in memory.
 
     Args:
         name: see `build_network`.
         images: (N, 3, H, W) uint8; all of them are held on the device.
         labels: (N,) integers in [0, classes).
         classes: number of logits.
-        config: default: `TrainingConfig()`.
-        mean, std: normalisation, per channel in [0, 1]; default: those of the images.
-        seed: decides initial weights, order, augmentation and dropout.
+        config, mean, std, seed: as for `train_and_test`.
         device: where to train.
 
     Returns:
@@ -84,27 +91,90 @@ def train_network(
     Raises:
         FatalError: images or labels do not fit, or the loss is not finite.
     """
+    held = HeldImages(images, labels, classes, device)
+    return train_and_test(name, held, config=config, mean=mean, std=std, seed=seed, training_accuracy=True)
+
+
+def train_and_test(
+    name: str,
+    training: Images,
+    test: Images | None = None,
+    *,
+    config: TrainingConfig | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+    training_accuracy: bool = False,
+    resume: bytes | None = None,
+    keep: Callable[[bytes], None] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> TrainedNetwork:
+    """Trains a network from scratch, and measures it.
+
+    The same arguments give the same weights on the same hardware and number of threads, with and without a stop in
+    between. The global random state is left as it was. Accuracies are measured in float32.
+
+    Args:
+        name: see `build_network`.
+        training: two images or more; where they are is where training runs.
+        test: images on the same device.
+        config: default: `TrainingConfig()`.
+        mean, std: normalisation, per channel in [0, 1]; default: those of the training images.
+        seed: decides initial weights, order, augmentation and dropout.
+        training_accuracy: whether to measure the accuracy on the training images, without augmentation.
+        resume: what `keep` was given last by a training with these arguments.
+        keep: takes what `resume` goes on from, after an epoch.
+        checkpoint_seconds: least time between two calls of `keep`.
+
+    Returns:
+        The weights, their metadata, and how training went.
+
+    Raises:
+        FatalError: there are too few images, the device lacks the precision, or the loss is not finite.
+        CheckpointError: `resume` is damaged or of another training. Nothing has been trained; without it, training
+            starts anew.
+    """
     start = time.perf_counter()
     config = config if config is not None else TrainingConfig()
-    device = torch.device(device)
-    _check(images, labels, classes)
-    images, labels = images.to(device), labels.to(device, torch.int64)
-    measured_mean, measured_std = _channel_statistics(images)
-    mean = [float(value) for value in mean] if mean is not None else measured_mean
-    std = [float(value) for value in std] if std is not None else measured_std
+    device, classes = training.device, training.classes
+    if len(training) < 2:
+        raise FatalError(f"training needs at least two images, got {len(training)}")
+    if test is not None and not (len(test) and test.classes == classes and test.device == device):
+        raise FatalError(
+            f"{len(test)} test images of {test.classes} classes on {test.device}, expected one or more of {classes} "
+            f"classes on {device}"
+        )
+    precision = _precision(config, device)
+    if mean is None or std is None:
+        measured_mean, measured_std = training.statistics()
+        mean, std = mean or measured_mean, std or measured_std
+    mean, std = [float(value) for value in mean], [float(value) for value in std]
     # The order of channels in memory that convolutions are fastest in, on CPUs and GPUs (measured: a fifth).
     network = build_network(name, classes, seed=seed).to(device).to(memory_format=torch.channels_last)
-    normalise = _Normalisation(mean, std, device)
-    with _reproducible(device, seed):
-        history = _fit(network, normalise, images, labels, config, seed)
-    accuracy = _accuracy(network, normalise, images, labels)
-    state = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    run = _Training(network, _Normalisation(mean, std, device), config, precision, len(training), seed)
+    identity = digest(
+        [name, source_digest(name, network), classes, mean, std, seed, torch.__version__, device.type],
+        {field: getattr(config, field) for field in TrainingConfig.model_fields} | {"precision": str(precision)},
+        [len(training), *training.size, training.arrangement],
+    )
+    with reused_allocations() if device.type == "cpu" else nullcontext(), _reproducible(device, seed):
+        earlier = run.restore(Checkpoint.from_bytes(resume, identity)) if resume is not None else 0.0
+        kept = time.perf_counter()
+        while len(run.history) < config.epochs:
+            run.epoch(training)
+            now = time.perf_counter()
+            if keep is not None and now - kept >= checkpoint_seconds:
+                keep(run.checkpoint(identity, earlier + now - start).to_bytes())
+                kept = now
+        accuracy = run.accuracy(training) if training_accuracy else None
+        test_accuracy = run.accuracy(test) if test is not None else None
     return TrainedNetwork(
-        state,
+        {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()},
         weights_metadata(name, classes, mean, std),
         accuracy,
-        time.perf_counter() - start,
-        tuple(history),
+        earlier + time.perf_counter() - start,
+        tuple(run.history),
+        test_accuracy,
     )
 
 
@@ -116,42 +186,47 @@ class _Normalisation:
         self.offset = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, 3, 1, 1)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        return (pixels * self.scale + self.offset).contiguous(memory_format=torch.channels_last)
+        return (pixels * self.scale).add_(self.offset).contiguous(memory_format=torch.channels_last)
 
 
-def _fit(
-    network: nn.Module,
-    normalise: _Normalisation,
-    images: Tensor,
-    labels: Tensor,
-    config: TrainingConfig,
-    seed: int,
-) -> list[Epoch]:
-    count = len(images)
-    steps = -(-count // config.batch_size)
-    if count % config.batch_size == 1:
-        steps -= 1  # batch norm cannot train on one image; another one is left out in each epoch
-    generator = torch.Generator().manual_seed(seed)
-    optimizer = _optimizer(network, config)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer,
-        max_lr=config.learning_rate,
-        total_steps=max(2, steps * config.epochs),
-        pct_start=config.warm_up,
-        cycle_momentum=False,
-    )
-    history = []
-    for number in range(1, config.epochs + 1):
-        network.train()
-        loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+class _Training:
+    """A network on its way, and all that its next epoch depends on beside the global random state."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: _Normalisation,
+        config: TrainingConfig,
+        precision: torch.dtype,
+        count: int,
+        seed: int,
+    ) -> None:
+        self.network, self.normalise, self.config, self.precision = network, normalise, config, precision
+        self.optimizer = make_optimizer(network, config)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.history: list[Epoch] = []
+        self.steps = -(-count // config.batch_size)
+        if count % config.batch_size == 1:
+            self.steps -= 1  # batch norm cannot train on one image; another one is left out in each epoch
+
+    def epoch(self, images: Images) -> None:
+        """Goes through the images once."""
+        config, device, number = self.config, images.device, len(self.history) + 1
+        self.network.train()
+        batches = images.epoch(config.batch_size, self.generator)
+        augmentation = Augmentation.draw(config, len(images), images.size, self.generator, device)
+        loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
         seen = 0
-        for pixels, targets in _batches(images, labels, config, steps, generator):
-            logits = network(normalise(pixels))
-            loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-            optimizer.zero_grad(set_to_none=True)
+        for step, (pixels, targets) in enumerate(islice(batches, self.steps), (number - 1) * self.steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = one_cycle_rate(step, self.steps * config.epochs, config)
+            inputs = self.normalise(augmentation(pixels, seen))
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
+                logits = self.network(inputs)
+                loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
+            self.optimizer.step()
             # Summed on the device: reading a number each step would make it wait.
             loss_sum += loss.detach() * len(targets)
             correct += (logits.detach().argmax(1) == targets).sum()
@@ -162,112 +237,55 @@ def _fit(
                 f"training diverged in epoch {number}: the loss is {epoch.loss}; lower learning_rate "
                 f"(now {config.learning_rate:g})"
             )
-        history.append(epoch)
-    return history
+        self.history.append(epoch)
 
+    @torch.no_grad()
+    def accuracy(self, images: Images) -> float:
+        """Share of the images classified correctly, as they are."""
+        self.network.eval()
+        correct = torch.zeros((), device=images.device)
+        # 512 of up to 64 px, and of larger ones as many as have so many pixels.
+        for pixels, targets in images.in_order(max(1, min(512, 2**21 // (images.size[0] * images.size[1])))):
+            correct += (self.network(self.normalise(pixels)).argmax(1) == targets).sum()
+        return correct.item() / len(images)
 
-def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            network.parameters(),
-            lr=config.learning_rate,
-            betas=(config.momentum, 0.999),
-            weight_decay=config.weight_decay,
+    def checkpoint(self, identity: str, seconds: float) -> Checkpoint:
+        """What `restore` goes on from, inside `_reproducible`."""
+        device = self.normalise.scale.device
+        return Checkpoint(
+            identity,
+            tuple((epoch.number, epoch.loss, epoch.accuracy) for epoch in self.history),
+            seconds,
+            dict(self.network.state_dict()),
+            self.optimizer.state_dict(),
+            self.generator.get_state(),
+            torch.get_rng_state(),
+            torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.momentum > 0,
-    )
+
+    def restore(self, checkpoint: Checkpoint) -> float:
+        """Takes a checkpoint's place, inside `_reproducible`, and gives its seconds."""
+        self.network.load_state_dict(checkpoint.network)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.generator.set_state(checkpoint.generator)
+        torch.set_rng_state(checkpoint.random)
+        if checkpoint.device_random is not None:
+            torch.cuda.set_rng_state(checkpoint.device_random, self.normalise.scale.device)
+        self.history = [Epoch(*entry) for entry in checkpoint.history]
+        return checkpoint.seconds
 
 
-def _batches(
-    images: Tensor, labels: Tensor, config: TrainingConfig, steps: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch of augmented uint8 images and labels; its random numbers are drawn on the CPU beforehand."""
-    count, _, height, width = images.shape
-    order = torch.randperm(count, generator=generator)
-    down = round(config.shift * height) if config.augmentation != "none" else 0
-    right = round(config.shift * width) if config.augmentation != "none" else 0
-    rows = torch.randint(-down, down + 1, (count,), generator=generator)
-    columns = torch.randint(-right, right + 1, (count,), generator=generator)
-    flips = torch.rand(count, generator=generator) < (0.5 if config.augmentation == "flip_and_shift" else 0.0)
-    drawn = [tensor.to(images.device) for tensor in (order, rows, columns, flips)]
-    for start in range(0, steps * config.batch_size, config.batch_size):
-        picked, row, column, flip = (tensor[start : start + config.batch_size] for tensor in drawn)
-        batch = images[picked]
-        if config.augmentation == "flip_and_shift":
-            batch = torch.where(flip.view(-1, 1, 1, 1), batch.flip(3), batch)
-        if down or right:
-            batch = shift_images(batch, row, column)
-        yield batch, labels[picked]
-
-
-def permuted_labels(labels: Tensor, noise: Noise) -> Tensor:
-    """The labels in another order, so that they say nothing of the images, and each class has as many as before.
-
-    Args:
-        labels: (N,) integers.
-        noise: of the job; its seed decides the order.
-
-    Returns:
-        (N,).
-
-    Source: Adebayo et al. 2018, "Sanity checks for saliency maps", Sec. 3.2.
-    """
-    order = noise.generator("permuted_labels", "").permutation(len(labels))
-    return labels[torch.from_numpy(order).to(labels.device)]
-
-
-def shift_images(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Moves each image down and to the right; what comes in is black.
-
-    Args:
-        images: (B, C, H, W), any type.
-        rows: (B,) int64, pixels down; negative is up.
-        columns: (B,) int64, pixels to the right.
-
-    Returns:
-        (B, C, H, W).
-    """
-    count, _, height, width = images.shape
-    device = images.device
-    row = torch.arange(height, device=device) - rows.view(-1, 1)
-    column = torch.arange(width, device=device) - columns.view(-1, 1)
-    inside = ((row >= 0) & (row < height)).view(count, 1, height, 1)
-    inside = inside & ((column >= 0) & (column < width)).view(count, 1, 1, width)
-    row, column = row.clamp(0, height - 1), column.clamp(0, width - 1)
-    sample = torch.arange(count, device=device).view(-1, 1, 1)
-    moved = images.permute(0, 2, 3, 1)[sample, row.unsqueeze(2), column.unsqueeze(1)].permute(0, 3, 1, 2)
-    return moved * inside
-
-
-def _check(images: Tensor, labels: Tensor, classes: int) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
-        raise FatalError(f"training images are {images.dtype} {tuple(images.shape)}, expected uint8 (N, 3, H, W)")
-    if labels.shape != (len(images),):
-        raise FatalError(f"training labels are {tuple(labels.shape)}, expected ({len(images)},)")
-    if len(images) < 2:
-        raise FatalError(f"training needs at least two images, got {len(images)}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise FatalError(f"training labels run from {low} to {high}, expected 0 to {classes - 1}")
-
-
-def _channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel in [0, 1], from exact counts of the 256 pixel values."""
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(3):
-        counts = torch.bincount(images[:, channel].flatten().int(), minlength=256).cpu().double()
-        mean = (counts * values).sum() / counts.sum()
-        variance = (counts * (values - mean) ** 2).sum() / counts.sum()
-        means.append(mean.item())
-        # A channel of one colour has no deviation, and dividing by it would give nothing but NaN.
-        deviations.append(max(variance.item() ** 0.5, 1 / 255))
-    return means, deviations
+def _precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+    if config.precision == "auto":
+        return torch.bfloat16 if capability >= (8, 0) else torch.float32
+    if config.precision == "bfloat16" and (0, 0) < capability < (8, 0):
+        raise FatalError(
+            f"precision: bfloat16 needs a GPU of compute capability 8.0, {device} has {capability[0]}.{capability[1]}; "
+            "take float32 or auto"
+        )
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
 
 
 @contextmanager
@@ -290,10 +308,17 @@ def _reproducible(device: torch.device, seed: int) -> Iterator[None]:
         yield
 
 
-@torch.no_grad()
-def _accuracy(network: nn.Module, normalise: _Normalisation, images: Tensor, labels: Tensor) -> float:
-    network.eval()
-    correct = torch.zeros((), device=images.device)
-    for pixels, targets in zip(torch.split(images, 512), torch.split(labels, 512), strict=True):
-        correct += (network(normalise(pixels)).argmax(1) == targets).sum()
-    return correct.item() / len(images)
+def permuted_labels(labels: Tensor, noise: Noise) -> Tensor:
+    """The labels in another order, so that they say nothing of the images, and each class has as many as before.
+
+    Args:
+        labels: (N,) integers.
+        noise: of the job; its seed decides the order.
+
+    Returns:
+        (N,).
+
+    Source: Adebayo et al. 2018, "Sanity checks for saliency maps", Sec. 3.2.
+    """
+    order = noise.generator("permuted_labels", "").permutation(len(labels))
+    return labels[torch.from_numpy(order).to(labels.device)]

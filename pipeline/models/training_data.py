@@ -3,107 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import FatalError, ShardError
-
-Read = Callable[[int, int], tuple[Tensor, Tensor]]
-"""Images and labels of the positions start to stop − 1: (n, 3, H, W) uint8 and (n,) integers; n may be less than
-stop − start where samples are left out, but is the same at every call. It is called in a thread of its own."""
+from pipeline.errors import FatalError
+from pipeline.models.device_memory import device_memory
+from pipeline.models.image_shards import ImageShards, check_labels
 
 BUFFER = 32
 """Shards that are shuffled among each other."""
-_LARGEST_SHARD = 256
-_SHARD_BYTES = 32 * 2**20
-
-
-class ImageShards:
-    """Labelled images that are read a range of positions at a time.
-
-    Attributes:
-        total: positions; samples left out are among them.
-        size: height and width.
-        classes: labels are in [0, classes).
-        shard: positions that are read at a time.
-    """
-
-    def __init__(
-        self,
-        read: Read,
-        total: int,
-        size: tuple[int, int],
-        classes: int,
-        shard: int | None = None,
-        counts: Sequence[int] | None = None,
-    ) -> None:
-        """Say what is read.
-
-        Args:
-            read: gives a range.
-            total: positions.
-            size: height and width.
-            classes: how many.
-            shard: positions at a time; default: 256, and less of large images, so that a shard is at most 32 MiB.
-            counts: how many images each shard gives; default: they are counted by reading all once, where it matters.
-
-        Raises:
-            ValueError: there are no positions, or not one count a shard.
-        """
-        self.total, self.size, self.classes = total, size, classes
-        self.shard = shard or max(1, min(_LARGEST_SHARD, _SHARD_BYTES // (3 * size[0] * size[1])))
-        if total < 1 or (counts is not None and len(counts) != len(self)):
-            raise ValueError(f"{total} positions in {len(self)} shards, with {counts and len(counts)} counts")
-        self._read = read
-        self._counts = list(counts) if counts is not None else None
-
-    def __len__(self) -> int:
-        """Shards."""
-        return -(-self.total // self.shard)
-
-    @property
-    def bytes(self) -> int:
-        """Of all images, none left out."""
-        return self.total * 3 * self.size[0] * self.size[1]
-
-    def counts(self) -> list[int]:
-        """How many images each shard gives."""
-        if self._counts is None:
-            self._counts = [len(labels) for _, labels in self.visited(range(len(self)))]
-        return self._counts
-
-    def visited(self, numbers: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shards by their numbers, (n, H, W, 3) uint8 and (n,) int64; the next one is read while one is in use.
-
-        Raises:
-            ShardError: what is read has another shape or type, or is not as much as before.
-            FatalError: a label is outside the classes.
-        """
-        with ThreadPoolExecutor(1, "training-images") as reader:
-            ahead = None
-            for number in numbers:
-                last, ahead = ahead, reader.submit(self._shard, number)
-                if last is not None:
-                    yield last.result()
-            if ahead is not None:
-                yield ahead.result()
-
-    def _shard(self, number: int) -> tuple[Tensor, Tensor]:
-        start, stop = number * self.shard, min((number + 1) * self.shard, self.total)
-        images, labels = self._read(start, stop)
-        count = len(labels) if self._counts is None else self._counts[number]
-        if images.dtype != torch.uint8 or images.shape != (count, 3, *self.size) or labels.shape != (count,):
-            raise ShardError(
-                f"images at positions {start} to {stop - 1} are {images.dtype} {tuple(images.shape)} with labels "
-                f"{tuple(labels.shape)}, expected uint8 {(count, 3, *self.size)} with labels ({count},)"
-            )
-        if count:
-            _check_labels(labels, self.classes)
-        return images.permute(0, 2, 3, 1).contiguous(), labels.to(torch.int64)
 
 
 class Images(ABC):
@@ -156,10 +67,10 @@ class HeldImages(Images):
     """Images that are all on the device."""
 
     def __init__(self, images: Tensor, labels: Tensor, classes: int, device: str | torch.device = "cpu") -> None:
-        """Copy images to the device.
+        """Put images on the device.
 
         Args:
-            images: (N, 3, H, W) uint8.
+            images: (N, 3, H, W) uint8; they must not change any more.
             labels: (N,) integers in [0, classes).
             classes: how many.
             device: where to hold them.
@@ -172,7 +83,7 @@ class HeldImages(Images):
         if labels.shape != (len(images),):
             raise FatalError(f"labels are {tuple(labels.shape)}, expected ({len(images)},)")
         if len(images):
-            _check_labels(labels, classes)
+            check_labels(labels, classes)
         self._hold(images.permute(0, 2, 3, 1), labels, classes, torch.device(device))
 
     @classmethod
@@ -271,7 +182,7 @@ def _slots(counts: Sequence[int], buffer: int, generator: torch.Generator) -> li
         buffer: shards that it holds.
         generator: gives the order.
     """
-    room = max(buffer * max(counts), 1)
+    room = min(buffer, len(counts)) * max(counts)
     free, occupied = torch.arange(room), torch.empty(0, dtype=torch.int64)
     plan = []
     for count in counts:
@@ -296,7 +207,7 @@ def _in_batches(pieces: Iterator[tuple[Tensor, Tensor]], batch: int) -> Iterator
     for pixels, labels in pieces:
         lacking = batch - sum(len(targets) for _, targets in rest)
         bounds = [0, *range(lacking, len(labels), batch), len(labels)]
-        for start, stop in pairwise(bounds):
+        for start, stop in pairwise(bounds if len(labels) else ()):
             rest.append((pixels[start:stop], labels[start:stop]))
             if sum(len(targets) for _, targets in rest) == batch:
                 yield _joined(rest)
@@ -311,7 +222,37 @@ def _joined(pieces: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.cat([pixels for pixels, _ in pieces]), torch.cat([labels for _, labels in pieces])
 
 
-def _check_labels(labels: Tensor, classes: int) -> None:
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        raise FatalError(f"labels run from {low} to {high}, expected 0 to {classes - 1}")
+def choose_images(
+    shards: ImageShards,
+    device: str | torch.device = "cpu",
+    *,
+    held: bool | None = None,
+    share: float = 1.0,
+    buffer: int = BUFFER,
+) -> tuple[Images, str]:
+    """Images held on the device where they fit, else streamed.
+
+    They fit if they take no more than half of what is free, and of the share of the device: the other half is for the
+    network, its activations and what else comes.
+
+    Args:
+        shards: the images.
+        device: where to train.
+        held: True holds and False streams them, whatever fits.
+        share: the part of the device that is for this training, in (0, 1].
+        buffer: of `StreamedImages`.
+
+    Returns:
+        The images, and which it was and why, one line.
+
+    Raises:
+        ShardError, FatalError: as `ImageShards.visited`.
+    """
+    device = torch.device(device)
+    memory = device_memory(device)
+    room = int(min(memory.free, share * memory.total) / 2)
+    wanted = f"{shards.bytes / 1e6:,.1f} MB of images"
+    why = f"half of what {device} has free for them is {room / 1e6:,.1f} MB" if held is None else "as asked for"
+    if held if held is not None else shards.bytes <= room:
+        return HeldImages.read(shards, device), f"held: {wanted}, {why}"
+    return StreamedImages(shards, device, buffer), f"streamed: {wanted}, {why}"

@@ -14,7 +14,7 @@ from pipeline.report.finding import Findings
 from pipeline.report.record import RunRecord
 from pipeline.retrain.estimate import Estimate
 from pipeline.retrain.grid import Grid
-from pipeline.retrain.summary import Benchmark, Point
+from pipeline.retrain.summary import Area, Benchmark, Point
 from pipeline.stages.summarise import Summary
 
 _WHAT = [("model", pa.string()), ("metric", pa.string()), ("measure", pa.string()), ("higher_is_better", pa.bool_())]
@@ -145,20 +145,21 @@ def _retrain_rows(one: Benchmark) -> Iterator[dict[str, Any]]:
     what = {"model": one.model, "network": one.network, "kind": one.kind}
     if one.clean is not None:
         yield {**what, "control": False, "figure": "accuracy", "fraction": 0.0, **_parts("accuracy", one.clean)}
-    for found in (*one.points, *one.areas):
-        point = found if isinstance(found, Point) else None
-        accuracy = found.accuracy if isinstance(found, Point) else found.area
-        yield {
-            **what,
-            "method": found.method,
-            "control": found.method == one.control,
-            "figure": "accuracy" if point else "area",
-            "fraction": point.fraction if point else None,
-            **_parts("accuracy", accuracy),
-            **_parts("drop", found.drop),
-            **_parts("gain", found.gain),
-            "standing": found.standing,
-        }
+    for point in one.points:
+        yield {**what, **_of(point, point.accuracy, one), "figure": "accuracy", "fraction": point.fraction}
+    for area in one.areas:
+        yield {**what, **_of(area, area.area, one), "figure": "area", "fraction": None}
+
+
+def _of(found: Point | Area, accuracy: Estimate | None, one: Benchmark) -> dict[str, Any]:
+    return {
+        "method": found.method,
+        "control": found.method == one.control,
+        **_parts("accuracy", accuracy),
+        **_parts("drop", found.drop),
+        **_parts("gain", found.gain),
+        "standing": found.standing,
+    }
 
 
 def _parts(name: str, one: Estimate | None) -> dict[str, Any]:

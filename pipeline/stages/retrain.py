@@ -35,6 +35,7 @@ SCHEMA = pa.schema(
         ("test_images", pa.int32()),
         ("left_out", pa.int32()),
         ("seconds", pa.float32()),
+        ("fill", pa.list_(pa.uint8(), 3)),
         ("file", pa.string()),
         (
             "history",
@@ -115,6 +116,8 @@ class Retrain:
             "test_images": len(inputs.labels["explained"]),
             "left_out": inputs.left_out,
             "seconds": trained.seconds,
+            # The report shows masked images, and has no training images to take a mean of.
+            "fill": fill_colour(cell, mean).tolist() if cell.method is not None else None,
             "file": file,
             "history": [asdict(epoch) for epoch in trained.history],
         }

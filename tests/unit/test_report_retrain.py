@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ import pytest
 from html_page import Page
 from PIL import Image
 from pyarrow import feather
-from synthetic_output import RUN, image_folder, stored_map, write_run
+from synthetic_output import RUN, figures, image_folder, stored_map, write_run
 from synthetic_retrain import FILL, Accuracy, add_retraining
 
+from jobs.cli import main
 from pipeline.data import Dataset
 from pipeline.report import build_report, view_sample
+from pipeline.report.faithfulness import verdict
 from pipeline.report.record import read_record
 from pipeline.retrain.grid import read_grid
 from pipeline.stages.ranking import rank_methods
@@ -322,3 +325,22 @@ def test_a_failed_cell_is_missing(tmp_path: Path) -> None:
     (path,) = [one.path for one in record.variants if one.cell and one.cell.method is None and one.cell.repeat == 1]
     output.forget(path)
     assert [(one.method, one.repeat) for one in read_grid(output, record.variants).missing] == [(None, 1)]
+
+
+def test_where_there_is_no_interval_no_method_beats_random() -> None:
+    lone = replace(figures("good", 0.1, 0.0, 0.2), low=None, high=None, n=1, over="repeats")
+    assert verdict(lone, replace(lone, method="random", mean=0.9)) == "not clearly better than random"
+
+
+def test_history_has_the_best_area_and_never_that_of_random(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    methods = [{"id": one, "config": {"name": "gradient"}} for one in ("good", "bad")]
+    levels = {None: None, "random": "good", "good": "random", "bad": "bad"}
+    output, _ = written(
+        tmp_path,
+        lambda method, fraction, repeat: accuracy(levels[method], fraction, repeat),
+        record={"spec": {"methods": methods}},
+    )
+    assert main(["history", output.uri]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # The control stands at 0.311.
+    assert "net roar accuracy" in lines[-2] and lines[-1].rstrip().endswith("  0.510 good")
