@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -34,4 +35,6 @@ class Profile(Config):
 
     def options(self) -> WorkOptions:
         """The part of the profile that workers need."""
-        return WorkOptions(self.rows, self.decode_threads, self.cache_mb * 2**20)
+        cores = max(os.cpu_count() or 1, 1)
+        share = self.gpus_per_worker or (self.cpus_per_worker / cores if self.executor == "ray" else 1.0)
+        return WorkOptions(self.rows, self.decode_threads, self.cache_mb * 2**20, min(share, 1.0))

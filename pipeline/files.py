@@ -99,6 +99,20 @@ class Folder:
                 raise FatalError(f"{target}: cannot be written: {error.strerror}") from error
             raise RetryableError(f"{target}: {error}") from error
 
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there.
+
+        Raises:
+            RetryableError: the store failed in a way that may pass.
+        """
+        if self.exists(name):
+            try:
+                self._filesystem.delete_file(self.path(name))
+            except FileNotFoundError:
+                return  # another run of the same output was quicker
+            except OSError as error:
+                raise RetryableError(f"{self.path(name)}: {error}") from error
+
     def list(self, folder: str) -> list[tuple[str, int]]:
         """Files under a folder with their sizes, names relative to the folder, sorted; one listing."""
         base = self.path(folder)

@@ -125,7 +125,7 @@ def facts_line(record: RunRecord, dataset: Dataset) -> list[str]:
         pieces.append(f"{dataset.classes:,} classes")
     if record.seed is not None:
         pieces.append(f"seed {record.seed}")
-    if started := _time(record.started):
+    if started := utc_time(record.started):
         pieces.append(f"{started:%d %B %Y, %H:%M} UTC".lstrip("0"))
     if record.seconds is not None and record.status != "running":
         pieces.append(f"took {duration(record.seconds)}")
@@ -140,7 +140,8 @@ def selection_note(record: RunRecord) -> str:
     }.get(str(record.dataset.get("select", "all")), "")
 
 
-def _time(text: str | None) -> datetime | None:
+def utc_time(text: str | None) -> datetime | None:
+    """An ISO time in UTC; None where there is none, or it cannot be read."""
     if not text:
         return None
     try:

@@ -45,6 +45,7 @@ class VariantEntry(_Lenient):
     metric: str | None = None
     total: int = 0
     split: str = EXPLAINED
+    fingerprint: str = ""
     cell: RetrainCell | None = None
 
 
@@ -134,12 +135,14 @@ class RunRecord(_Lenient):
         return [variant for variant in self.variants if variant.stage == stage and variant.split == EXPLAINED]
 
 
-def read_record(output: Output, run: str | None = None) -> RunRecord:
+def read_record(output: Output, run: str | None = None, *, described: bool = True) -> RunRecord:
     """Read a run's record.
 
     Args:
         output: where the run is.
         run: one of `output.runs()`; default: the latest.
+        described: look `programs` and `readings` up beside the parts, a read or two for each id; else the programs are
+            those of the spec, and there are no readings.
 
     Raises:
         FatalError: there is no such run, or its record is not what this version can read.
@@ -148,7 +151,7 @@ def read_record(output: Output, run: str | None = None) -> RunRecord:
     name = run or output.runs()[-1]
     known = {key: value for key, value in raw.items() if value is not None}
     try:
-        programs, readings = _descriptions(output, raw.get("variants") or ())
+        programs, readings = _descriptions(output, raw.get("variants") or ()) if described else (_programs(raw), {})
         return RunRecord.model_validate(
             {
                 "name": name,
@@ -159,7 +162,7 @@ def read_record(output: Output, run: str | None = None) -> RunRecord:
                 "summary": tuple(_with_axis(row) for row in raw.get("summary") or ()),
             }
         )
-    except (ValidationError, TypeError) as error:
+    except (ValidationError, TypeError, KeyError) as error:
         where = ".".join(str(part) for part in error.errors()[0]["loc"]) if isinstance(error, ValidationError) else ""
         raise FatalError(
             f"{output.uri}: the record of run {name} cannot be read ({where or error}); run the job again"
@@ -172,6 +175,15 @@ def _with_axis(row: Any) -> Any:
         return row
     # A tuple, since of a list of names such as "1" it could not be told whether numbers are meant.
     return {**row, "axis": tuple(row.get("axis") or row.get("fractions") or ())}
+
+
+def _programs(raw: Mapping[str, Any]) -> dict[str, str]:
+    """From the spec as the record holds it: the name of the method or metric behind each id."""
+    spec = raw.get("spec")
+    if not isinstance(spec, Mapping):
+        return {}
+    named = (one for kind in ("methods", "metrics") for one in spec.get(kind) or ())
+    return {str(one["id"]): str(one["config"]["name"]) for one in named}
 
 
 def _descriptions(output: Output, variants: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:

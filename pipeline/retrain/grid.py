@@ -18,6 +18,7 @@ _MEASURED = pa.schema(
         ("test_images", pa.int32()),
         ("seconds", pa.float32()),
         ("left_out", pa.int32()),
+        ("data", pa.string()),
         ("fill", pa.list_(pa.uint8(), 3)),
         ("file", pa.string()),
         (

@@ -74,6 +74,11 @@ class ImageCache:
         """Positions of the data set."""
         return len(self._dataset)
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        return self._dataset.height, self._dataset.width
+
     def get(self, start: int, stop: int) -> Samples:
         """The samples at positions start ≤ p < stop."""
         return _joined(self._held(range(start // self.BLOCK, -(-stop // self.BLOCK))), start, stop)

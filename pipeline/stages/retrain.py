@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import ClassVar
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from pipeline.errors import ShardError
-from pipeline.models import ModelConfig, load_classifier, train_network
+from pipeline.models import CheckpointError, ImageShards, TrainedNetwork, choose_images, train_and_test
 from pipeline.noise import Noise
 from pipeline.retrain import Cell
-from pipeline.stages.masked_images import STRETCH, MaskedImages, fill_colour
+from pipeline.stages.masked_images import MaskedImages, fill_colour
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Split, Unit, Variant
 
@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
         ("left_out", pa.int32()),
         ("seconds", pa.float32()),
         ("fill", pa.list_(pa.uint8(), 3)),
+        ("data", pa.string()),
         ("file", pa.string()),
         (
             "history",
@@ -45,62 +46,57 @@ SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Masks:
-    """Both splits as the cell's network sees them.
-
-    Attributes:
-        images, labels: by split, (n, 3, H, W) uint8 and (n,) int64.
-        left_out: samples of both splits without a label or a map, or that cannot be decoded.
-    """
-
-    images: dict[Split, Tensor]
-    labels: dict[Split, Tensor]
-    left_out: int
+CHECKPOINT = "_checkpoint.bin"
+"""What a training that was stopped goes on from; in the cell's folder, and gone once the cell is committed."""
 
 
 class Retrain:
-    """One unit: a network trained from scratch, and its accuracy on the test images."""
+    """One unit: a network trained from scratch, and its accuracy on the test images.
+
+    The training images are held on the device where they fit, else read again in each epoch; the row's `data` says
+    which, and why. Samples without a label or a map, or that cannot be decoded, are left out and counted.
+    """
 
     revision: ClassVar[int] = 1
 
-    def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Masks:
-        """Both splits, decoded and masked."""
-        cell = _cell(variant)
-        fill = fill_colour(cell, around.statistics()[0])
-        images: dict[Split, Tensor] = {}
-        labels: dict[Split, Tensor] = {}
-        left_out = 0
-        for split in ("retraining", "explained"):
-            cache = around.images(split)
-            masked = MaskedImages(around.output, cache, len(cache), cell, variant.rank_variants.get(split), fill)
-            pieces = [masked.read(start, min(start + STRETCH, len(cache))) for start in range(0, len(cache), STRETCH)]
-            known = [piece.labels >= 0 for piece in pieces]
-            images[split] = torch.cat([piece.images[rows] for piece, rows in zip(pieces, known, strict=True)])
-            labels[split] = torch.cat([piece.labels[rows] for piece, rows in zip(pieces, known, strict=True)])
-            left_out += len(cache) - len(labels[split])
-            if not len(labels[split]):
-                raise ShardError(f"{variant.path}: no sample of one split has both a label and a map")
-        return Masks(images, labels, left_out)
+    def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Cell:
+        """What is trained. The images are read while it is: two cells' would not have to fit beside each other."""
+        del unit
+        if variant.cell is None or variant.classes is None:
+            raise ShardError(f"{variant.path}: no cell")
+        around.statistics()  # found once, beside other units' computing
+        return variant.cell
 
-    def compute(self, around: Surroundings, variant: Variant, inputs: Masks) -> Outcome:
+    def compute(self, around: Surroundings, variant: Variant, inputs: Cell) -> Outcome:
         """One row of `SCHEMA`; with `save_weights`, the weights' file."""
-        cell = _cell(variant)
+        cell, place = inputs, f"{variant.path}/{CHECKPOINT}"
         mean, std = around.statistics()
-        trained = train_network(
-            cell.network,
-            inputs.images["retraining"],
-            inputs.labels["retraining"],
-            classes=variant.classes,
-            config=cell.training,
-            mean=mean,
-            std=std,
-            seed=cell_seed(around.noise, cell),
-            device=around.device,
-        )
-        content = trained.to_bytes()
-        accuracy = _accuracy(around, variant, cell, content, inputs)
-        file = f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors" if cell.save_weights else None
+        fill = fill_colour(cell, mean)
+        training, test = (_shards(around, variant, cell, split, fill) for split in ("retraining", "explained"))
+        share = around.job.options.device_share
+        images, data = choose_images(training, around.device, share=share)
+        tested, _ = choose_images(test, around.device, share=share)
+        if not len(images) or not len(tested):
+            raise ShardError(f"{variant.path}: no sample of one of the splits has both a label and a map")
+
+        def train(resume: bytes | None) -> TrainedNetwork:
+            return train_and_test(
+                cell.network,
+                images,
+                tested,
+                config=cell.training,
+                mean=mean,
+                std=std,
+                seed=cell_seed(around.noise, cell),
+                training_accuracy=True,
+                resume=resume,
+                keep=lambda checkpoint: around.output.write_bytes(place, checkpoint),
+            )
+
+        trained = _resumed(train, around.output.read_bytes(place) if around.output.exists(place) else None)
+        around.output.remove(place)
+        content = trained.to_bytes() if cell.save_weights else b""
+        file = f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors" if content else None
         row = {
             "position": 0,
             "id": cell.id,
@@ -110,14 +106,14 @@ class Retrain:
             "method": cell.method,
             "fraction": cell.fraction,
             "repeat": cell.repeat,
-            "accuracy": accuracy,
+            "accuracy": trained.test_accuracy,
             "train_accuracy": trained.accuracy,
-            "train_images": len(inputs.labels["retraining"]),
-            "test_images": len(inputs.labels["explained"]),
-            "left_out": inputs.left_out,
+            "train_images": len(images),
+            "test_images": len(tested),
+            "left_out": training.total + test.total - len(images) - len(tested),
             "seconds": trained.seconds,
-            # The report shows masked images, and has no training images to take a mean of.
-            "fill": fill_colour(cell, mean).tolist() if cell.method is not None else None,
+            "fill": fill.tolist() if cell.method is not None else None,
+            "data": data,
             "file": file,
             "history": [asdict(epoch) for epoch in trained.history],
         }
@@ -131,20 +127,23 @@ def cell_seed(noise: Noise, cell: Cell) -> int:
     return int(noise.generator("retrain", "", cell.repeat).integers(2**31))
 
 
-def _cell(variant: Variant) -> Cell:
-    if variant.cell is None:
-        raise ShardError(f"{variant.path}: no cell")
-    return variant.cell
+def _shards(around: Surroundings, variant: Variant, cell: Cell, split: Split, fill: Tensor) -> ImageShards:
+    """A split as the cell's network sees it, a range at a time."""
+    cache = around.images(split)
+    source = MaskedImages(around.output, cache, len(cache), cell, variant.rank_variants.get(split), fill)
+
+    def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        piece = source.read(start, stop)
+        known = piece.labels >= 0
+        return piece.images[known], piece.labels[known]
+
+    return ImageShards(read, len(cache), cache.size, variant.classes or 1)
 
 
-@torch.no_grad()
-def _accuracy(around: Surroundings, variant: Variant, cell: Cell, weights: bytes, inputs: Masks) -> float:
-    """Share of the test images classified correctly."""
-    config = ModelConfig(name=cell.network, weights="train")
-    model = load_classifier(config, classes=variant.classes, weights=weights, device=around.device)
-    images, labels = inputs.images["explained"], inputs.labels["explained"]
-    correct = 0
-    for pixels, targets in zip(torch.split(images, 512), torch.split(labels, 512), strict=True):
-        predicted = model(pixels.to(around.device).float().div_(255)).argmax(1).cpu()
-        correct += int((predicted == targets).sum())
-    return correct / len(labels)
+def _resumed(train: Callable[[bytes | None], TrainedNetwork], checkpoint: bytes | None) -> TrainedNetwork:
+    """The training, from its checkpoint where there is one that fits."""
+    try:
+        return train(checkpoint)
+    except CheckpointError:
+        # Of other hardware or another version of PyTorch, or damaged: what it saved is lost, and nothing else.
+        return train(None)

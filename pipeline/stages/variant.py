@@ -173,11 +173,13 @@ class WorkOptions:
         rows: images a forward; None: found by measuring.
         decode_threads: threads that decode images.
         cache_bytes: decoded images kept in memory.
+        device_share: the part of its device's memory that a worker may count on, in (0, 1].
     """
 
     rows: int | None = None
     decode_threads: int = 2
     cache_bytes: int = 256 * 2**20
+    device_share: float = 1.0
 
 
 def folder_name(identifier: str) -> str:

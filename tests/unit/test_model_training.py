@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import FatalError
 from pipeline.models import ModelConfig, TrainedNetwork, TrainingConfig, load_classifier, train_network
-from pipeline.models.training import shift_images
+from pipeline.models.augmentation import Augmentation, moved_images
+from pipeline.models.optimization import one_cycle_rate
+from pipeline.models.training_run import training_precision
 
 QUICK = TrainingConfig(epochs=2, batch_size=32)
 
@@ -119,11 +122,93 @@ def test_either_optimizer_learns(digits: tuple[Tensor, Tensor], settings: dict[s
     assert trained.accuracy > 0.7
 
 
-def test_shift_moves_down_and_right_and_fills_with_black() -> None:
+def test_images_move_down_and_right_and_black_comes_in() -> None:
     images = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).repeat(2, 3, 1, 1)
-    moved = shift_images(images, torch.tensor([1, -1]), torch.tensor([-1, 0]))
+    moved = moved_images(images, torch.tensor([1, -1]), torch.tensor([-1, 0]))
     assert moved[0, 2].tolist() == [[0, 0, 0], [2, 3, 0], [5, 6, 0]]
     assert moved[1, 0].tolist() == [[4, 5, 6], [7, 8, 9], [0, 0, 0]]
+
+
+def test_images_are_mirrored_before_they_move() -> None:
+    draw = np.random.default_rng(0)
+    images = draw.integers(1, 256, (20, 3, 5, 7)).astype(np.uint8)
+    rows, columns, flips = draw.integers(-5, 6, 20), draw.integers(-7, 8, 20), draw.random(20) < 0.5
+    expected = np.zeros_like(images)
+    for image, moved, down, right, flip in zip(images, expected, rows, columns, flips, strict=True):
+        mirrored = image[:, :, ::-1] if flip else image
+        for y, x in np.ndindex(5, 7):
+            if 0 <= y - down < 5 and 0 <= x - right < 7:
+                moved[:, y, x] = mirrored[:, y - down, x - right]
+    found = moved_images(*map(torch.from_numpy, (images, rows, columns, flips)))
+    assert np.array_equal(found.numpy(), expected)
+
+
+def test_an_image_is_augmented_by_its_place_in_the_epoch_and_not_by_its_batch() -> None:
+    images = torch.randint(0, 256, (30, 3, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    config = TrainingConfig(augmentation="flip_and_shift", shift=0.25)
+    drawn = Augmentation.draw(config, 30, (8, 8), torch.Generator().manual_seed(1), torch.device("cpu"))
+    pieces = [drawn(images[start : start + 7], start) for start in range(0, 30, 7)]
+    assert torch.equal(torch.cat(pieces), drawn(images, 0))
+
+
+@pytest.mark.parametrize(("steps", "warm_up"), [(2, 0.9), (3, 0.25), (40, 0.25), (41, 0.3), (7, 0.99)])
+def test_the_rate_is_that_of_the_one_cycle_schedule(steps: int, warm_up: float) -> None:
+    config = TrainingConfig(learning_rate=0.03, warm_up=warm_up)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.03, total_steps=steps, pct_start=warm_up, cycle_momentum=False
+    )
+    expected = []
+    for _ in range(steps):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        if len(expected) < steps:
+            schedule.step()
+    assert [one_cycle_rate(step, steps, config) for step in range(steps)] == expected
+
+
+def test_a_rise_of_no_steps_begins_at_the_peak(digits: tuple[Tensor, Tensor]) -> None:
+    config = TrainingConfig(epochs=1, batch_size=50, warm_up=0.25)
+    assert one_cycle_rate(0, 4, config) == config.learning_rate
+    trained = train_network("mnist_cnn2", digits[0][:200], digits[1][:200], classes=10, config=config)
+    assert len(trained.history) == 1
+
+
+def test_explicit_bfloat16_rounds_the_passes(digits: tuple[Tensor, Tensor]) -> None:
+    few = (digits[0][:64], digits[1][:64])
+    config = TrainingConfig(epochs=1)
+    auto, exact, rounded = (
+        train_network("mnist_cnn2", *few, classes=10, config=config.model_copy(update={"precision": precision}))
+        for precision in ("auto", "float32", "bfloat16")
+    )
+    assert torch.equal(auto.state_dict["features.0.weight"], exact.state_dict["features.0.weight"])
+    assert rounded.state_dict["features.0.weight"].dtype == torch.float32
+    # One step: the losses differ by what eight bits of mantissa lose, and by no more.
+    assert rounded.history[0].loss != exact.history[0].loss
+    assert rounded.history[0].loss == pytest.approx(exact.history[0].loss, rel=2**-7)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "expected"),
+    [
+        ((7, 5), "auto", torch.float32),
+        ((8, 0), "auto", torch.bfloat16),
+        ((9, 0), "float32", torch.float32),
+        ((9, 0), "bfloat16", torch.bfloat16),
+    ],
+)
+def test_precision_is_what_the_gpu_has(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], precision: str, expected: torch.dtype
+) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    config = TrainingConfig.model_validate({"precision": precision})
+    assert training_precision(config, torch.device("cuda", 0)) == expected
+
+
+def test_a_gpu_without_bfloat16_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    with pytest.raises(FatalError, match=r"capability 8\.0, cuda:0 has 7\.5; take float32 or auto"):
+        training_precision(TrainingConfig(precision="bfloat16"), torch.device("cuda", 0))
 
 
 def test_a_loss_that_runs_away_stops_training(digits: tuple[Tensor, Tensor]) -> None:
