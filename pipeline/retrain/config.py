@@ -13,7 +13,9 @@ RetrainKind = Literal["roar", "kar"]
 RetrainFill = Literal["mean", "black"]
 
 
-def _ascending(fractions: tuple[float, ...]) -> tuple[float, ...]:
+def _shares(fractions: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not 0 < share <= 1 for share in fractions):
+        raise ValueError("expected shares of the pixels above 0, up to 1")
     if len(set(fractions)) < len(fractions) or list(fractions) != sorted(fractions):
         raise ValueError("expected different fractions in ascending order")
     return fractions
@@ -33,7 +35,7 @@ class RetrainConfig(TrainingConfig):
 
     kind: RetrainKind = Field("roar", description="what becomes of the top pixels: removed (roar) or kept (kar)")
     methods: tuple[str, ...] = Field(min_length=1, description="ids of methods of this job; random need not be one")
-    fractions: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], AfterValidator(_ascending)] = Field(
+    fractions: Annotated[tuple[float, ...], AfterValidator(_shares)] = Field(
         (0.1, 0.3, 0.5, 0.7, 0.9), min_length=1, description="shares of the pixels removed or kept, ascending"
     )
     repeats: PositiveInt = Field(5, description="trainings from different initial weights, of each arm")
