@@ -163,6 +163,8 @@ class _Actors:
 
 
 def _check_code(digest: str, place: str) -> None:
+    if digest != code_digest() and place == code_place():
+        raise FatalError(f"the program's files in {place} changed while it was starting; run the same command again")
     if digest != code_digest():
         raise FatalError(
             f"a worker imported another copy of the program: {place} there, {code_place()} here; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -82,7 +82,7 @@ class ImageShards:
             FatalError: a label is outside the classes.
         """
         with ThreadPoolExecutor(1, "training-images") as reader:
-            ahead = None
+            ahead: Future[tuple[Tensor, Tensor]] | None = None
             for number in numbers:
                 last, ahead = ahead, reader.submit(self._shard, number)
                 if last is not None:

@@ -111,7 +111,7 @@ class HeldImages(Images):
     def epoch(self, batch: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in an order that the generator gives at the call; the last batch may be smaller."""
         order = torch.randperm(len(self), generator=generator).to(self.device)
-        return (_picked(self._pixels, self._labels, some) for some in order.split(batch))
+        return (_picked(self._pixels, self._labels, some) for some in torch.split(order, batch))
 
     def in_order(self, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, by position; the last batch may be smaller."""
@@ -170,7 +170,7 @@ class StreamedImages(Images):
                 yield _picked(buffer, targets, left.to(self.device))
             places = filled.to(self.device)
             buffer[places], targets[places] = pixels.to(self.device), labels.to(self.device)
-        for left in plan[-1][0].split(self.shards.shard):
+        for left in torch.split(plan[-1][0], self.shards.shard):
             yield _picked(buffer, targets, left.to(self.device))
 
 

@@ -72,7 +72,8 @@ def test_what_pytorch_keeps_unused_on_a_gpu_counts_as_free(monkeypatch: pytest.M
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a matter of glibc")
 def test_memory_is_reused_inside_the_block_and_given_back_after() -> None:
-    # In a process of its own: what others have allocated decides how much is reused without the block, too.
+    # In a process of its own: what others have allocated decides how much is reused without the block, too. Inside it,
+    # a few blocks may be new before one fits, where a small one came to lie behind another.
     script = """
 import resource, torch
 from contextlib import nullcontext
@@ -81,12 +82,12 @@ from pipeline.models.device_memory import reused_allocations
 def faults(block):
     with block:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        for _ in range(20):
-            torch.zeros(12_000_000)
+        for _ in range(40):
+            torch.zeros(9_000_000)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 torch.set_num_threads(1)
-torch.zeros(12_000_000)
+torch.zeros(9_000_000)
 before = resident()
 print(faults(nullcontext()), faults(reused_allocations()), faults(nullcontext()), resident() - before)
 """
@@ -94,4 +95,4 @@ print(faults(nullcontext()), faults(reused_allocations()), faults(nullcontext())
     without, inside, after, kept = map(int, result.stdout.split())
     assert inside < without / 4
     assert after > without / 2
-    assert kept < 12_000_000 * 4
+    assert kept < 9_000_000 * 4
