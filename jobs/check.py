@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.problem import Place, Problem, SpecError
+from jobs.problem import Place, Problem, SpecError, hint
 from jobs.retrain_check import retrain_problems
 from jobs.spec import JobSpec
 from pipeline.contracts import Setting
@@ -79,6 +79,7 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     if spec.retrain is not None:
         dataset = opened[1] if opened else None
         problems += retrain_problems(spec, dataset, _training_trouble(spec, dataset, "retrain"))
+    problems += _tolerance_problems(spec)
     models = {
         model.id: checked
         for index, model in enumerate(spec.models)
@@ -148,6 +149,17 @@ def _permutation_problems(spec: JobSpec, dataset: Dataset | None) -> list[Proble
         spec.problem(("metrics", index), trouble)
         for index, metric in enumerate(spec.metrics)
         if metric.config.permutes and (trouble := _training_trouble(spec, dataset, metric.config.name))
+    ]
+
+
+def _tolerance_problems(spec: JobSpec) -> list[Problem]:
+    """Tolerances of metrics that the job does not have."""
+    known = [metric.id for metric in spec.metrics] + ([spec.retrain.kind] if spec.retrain is not None else [])
+    known.append("default")
+    return [
+        spec.problem(("compare", "tolerance", name), f"no metric of this job is called '{metric}'{hint(metric, known)}")
+        for name in spec.compare.tolerance
+        if (metric := name.partition(" ")[0]) not in known
     ]
 
 

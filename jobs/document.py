@@ -122,6 +122,33 @@ def parse_document(text: str, file: str, folder: Path) -> Document:
     return document
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads as the same; text over several lines stays so, and nothing becomes an alias."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Every value is written out."""
+        del data
+        return True
+
+
+# Text that only YAML 1.2 takes for a number gets quotes too.
+_Dumper.yaml_implicit_resolvers = {
+    first: [*yaml.SafeDumper.yaml_implicit_resolvers.get(first, []), *_Loader.yaml_implicit_resolvers.get(first, [])]
+    for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_Loader.yaml_implicit_resolvers}
+}
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def write_document(*values: object) -> str:
+    """Values as YAML, one document each, in the order of their keys; `parse_document` reads a value back the same."""
+    return "---\n".join(
+        yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120) for value in values
+    )
+
+
 def _syntax(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or "unreadable"
     if "'\\t'" in problem:

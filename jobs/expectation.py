@@ -243,7 +243,8 @@ def _inside(annotation: object, value: object, step: str | int) -> tuple[object,
         if step in model.model_fields:
             field = model.model_fields[step]
             return field.annotation, field.metadata
-    return object, ()
+    arguments = get_args(_bare(annotation))
+    return (arguments[1], ()) if get_origin(_bare(annotation)) is dict and len(arguments) == 2 else (object, ())
 
 
 def _item(annotation: object, index: int) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, NonNegativeFloat, PrivateAttr, ValidationError, field_validator
 
 from jobs.document import Document, read_document
 from jobs.entry import ENTRY_KEYS, Entry, expand
@@ -33,6 +33,16 @@ class ReportConfig(Config):
     """What the report's page shows."""
 
     samples: int = Field(24, ge=0, description="images in the gallery")
+
+
+class CompareConfig(Config):
+    """When a rerun is worse than the run before it. No result depends on it."""
+
+    tolerance: dict[str, NonNegativeFloat] = Field(
+        {},
+        description="by how much a figure may get worse, in its own units: by metric id, by 'METRIC MEASURE', or "
+        "default for all others; 0 where nothing is said",
+    )
 
 
 class NamedMethod(Config):
@@ -91,6 +101,7 @@ class JobSpec(Config):
     metrics: tuple[NamedMetric, ...] = Field((), description="how the explanations are judged")
     retrain: RetrainConfig | None = Field(None, description="remove (or keep) and retrain")
     report: ReportConfig = Field(ReportConfig(), description="the page at the end")
+    compare: CompareConfig = Field(CompareConfig(), description="what `heatline compare` calls a regression")
     max_failed_share: float = Field(
         0.0, ge=0, le=1, description="share of samples that may fail before the exit code is 1"
     )

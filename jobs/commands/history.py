@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import webbrowser
 from typing import Any
 
 import click
@@ -10,15 +11,27 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.console import wide_console
+from jobs.headline import headlines
 from pipeline.store import open_output
 
 
 @click.command()
 @click.argument("output")
-@click.option("--json", "as_json", is_flag=True, help="print the runs as JSON")
-def history(output: str, as_json: bool) -> None:
+@click.option("--page", is_flag=True, help="write a page with every figure over time, report/history.html")
+@click.option("--open", "show", is_flag=True, help="write the page and open it in a browser")
+@click.option("--json", "as_json", is_flag=True, help="print the runs (with --page: the page's place) as JSON")
+def history(output: str, page: bool, show: bool, as_json: bool) -> None:
     """List the runs under OUTPUT, with their headline figures over time."""
     opened = open_output(output)
+    if page or show:
+        # Drawing loads matplotlib, which a list shall not wait for.
+        from pipeline.report import build_history  # noqa: PLC0415
+
+        place = f"{opened.uri}/{build_history(opened)}"
+        click.echo(json.dumps({"page": place}) if as_json else place)
+        if show:
+            webbrowser.open(place if "://" in place else f"file://{place}")
+        return
     records = [opened.run(name) for name in opened.runs()]
     if as_json:
         keys = ("run", "name", "status", "started", "seconds", "samples", "units", "failures")
@@ -74,15 +87,4 @@ def _figures(row: dict[str, Any]) -> dict[str, Any]:
 
 def _best(record: dict[str, Any]) -> dict[str, str]:
     """The best method of each model and measure, with its mean."""
-    programs = {one["id"]: one["config"]["name"] for one in record["spec"]["methods"]}
-    columns: dict[str, list[dict[str, Any]]] = {}
-    for row in record["summary"]:
-        # Retraining has a random arm also where the spec has no method of that name.
-        if row["mean"] is not None and programs.get(row["method"], row["method"]) != "random":
-            name = row["metric"] if row["measure"] in ("auc", row["metric"]) else f"{row['metric']} {row['measure']}"
-            columns.setdefault(f"{row['model']} {name}", []).append(row)
-    found = {}
-    for name, rows in columns.items():
-        best = max(rows, key=lambda row: row["mean"] if row["higher_is_better"] else -row["mean"])
-        found[name] = f"{best['mean']:.3f} {best['method']}"
-    return found
+    return {one.title: f"{one.mean:.3f} {one.method}" for one in headlines(record)}

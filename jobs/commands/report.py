@@ -7,8 +7,8 @@ import webbrowser
 
 import click
 
+from jobs.run_name import find_run
 from pipeline.report import build_report, run_dataset
-from pipeline.store import open_output
 
 
 @click.command()
@@ -18,12 +18,9 @@ from pipeline.store import open_output
 @click.option("--open", "show", is_flag=True, help="open the page in a browser")
 @click.option("--json", "as_json", is_flag=True, help="print the page's place as JSON")
 def report(output: str, name: str | None, samples: int | None, show: bool, as_json: bool) -> None:
-    """Build the page of a run again. RUN is an output, or the record of one of its runs (OUTPUT/runs/NAME.json)."""
-    folder, _, file = output.rpartition("/runs/")
-    if folder and file.endswith(".json"):
-        output, name = folder, name or file.removesuffix(".json")
-    opened = open_output(output)
-    record = opened.run(name)
+    """Build the page of a run again. RUN is an output, OUTPUT@RUN, or a run's record (OUTPUT/runs/NAME.json)."""
+    opened, found = find_run(output)
+    record = opened.run(name or found)
     count = record["spec"]["report"]["samples"] if samples is None else samples
     page = build_report(opened, record["run"], dataset=run_dataset(opened, record), samples=count)
     place = f"{opened.uri}/{page}"

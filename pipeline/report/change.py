@@ -62,18 +62,20 @@ class Change:
     def verdict(self) -> Verdict:
         """What the whole interval says, turned so that higher is better.
 
-        `better` or `worse`: all of it lies past the tolerance. `same`: all of it lies within. Else `unclear`, as it is
-        without an interval, without a tolerance, or with fewer samples than can tell.
+        `better` or `worse`: all of it lies past the tolerance. `same`: all of it lies within, or the rows or the means
+        are the same. Else `unclear`, as it is without an interval, without a tolerance, or with fewer samples than can
+        tell.
         """
-        if self.pairing == "same rows":
+        if self.pairing == "same rows" or self.low == self.high == 0:
+            return "same"
+        rounding = ROUNDING * max(abs(self.before or 0), abs(self.after or 0))
+        if self.pairing == "unpaired" and self.difference is not None and abs(self.difference) <= rounding:
             return "same"
         if self.low is None or self.high is None or self.tolerance is None:
             return "unclear"
-        if self.low == self.high == 0:
-            return "same"
         if self.over == "samples" and self._counted < FEWEST:
             return "unclear"
-        margin = max(self.tolerance, ROUNDING * max(abs(self.before or 0), abs(self.after or 0)))
+        margin = max(self.tolerance, rounding)
         low, high = (self.low, self.high) if self.higher_is_better else (-self.high, -self.low)
         if low > margin:
             return "better"

@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipeline.data import Dataset
 from pipeline.errors import FatalError, RetryableError
 from pipeline.report.contrast import contrast_tables
-from pipeline.report.cost import duration, method_costs, metric_costs
+from pipeline.report.cost import method_costs, metric_costs
 from pipeline.report.curve_plot import curve_plots
 from pipeline.report.fact import (
     facts_line,
@@ -38,6 +34,7 @@ from pipeline.report.record import RunRecord, read_record
 from pipeline.report.retrain_plot import retrain_plots
 from pipeline.report.retraining import controls, retrain_tables, retrain_verdicts, training
 from pipeline.report.standing import agreement_tables, rank_tables
+from pipeline.report.template import style_sheet, template
 from pipeline.retrain.grid import Grid, read_grid
 from pipeline.retrain.summary import READINGS, Benchmark, benchmarks
 from pipeline.store import Output
@@ -78,10 +75,11 @@ def build_report(output: Output, run: str | None = None, *, dataset: Dataset, sa
     masked, no_masked = _masked(output, record, dataset, retrained, grid) if samples else ([], "")
     rows, unreadable = _gallery(output, record, dataset, samples)
     page = (
-        _template()
+        template("page.html.j2")
         .render(
             record=record,
-            style=Markup(_resource("page.css")),
+            title=record.name,
+            style=style_sheet(),
             facts=facts_line(record, dataset),
             models=model_facts(output, record),
             status=status_note(record),
@@ -179,27 +177,3 @@ def _readings(record: RunRecord) -> dict[str, str]:
 def _download(name: str, text: str) -> str:
     kind = "text/csv" if name.endswith(".csv") else "text/markdown"
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=FunctionLoader(_resource),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["duration"] = duration
-    environment.filters["breakable"] = _breakable
-    return environment.get_template("page.html.j2")
-
-
-def _breakable(name: str) -> Markup:
-    """A name that may be broken after its underscores."""
-    return Markup("_<wbr>").join(name.split("_"))
-
-
-def _resource(name: str) -> str:
-    return resources.files("pipeline.report").joinpath(name).read_text(encoding="utf-8")

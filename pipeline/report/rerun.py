@@ -185,15 +185,16 @@ class _Pairs:
 
     def __init__(self, before: Run, after: Run) -> None:
         self.before, self.after = before, after
+        self._fingerprints = [fingerprints(run.record) for run in (before, after)]
         self._read: dict[int, tuple[tuple[str, str, str], pa.Table | None]] = {}
 
     def same_rows(self, old: Summary, new: Summary) -> bool:
         """Whether both figures are of the same committed rows: nothing was computed anew between the runs."""
         if self.before.output.uri != self.after.output.uri:
             return False
-        first, second = (_fingerprints(run.record, new) for run in (self.before, self.after))
+        first, second = (known.get((new.model, new.method, new.metric)) for known in self._fingerprints)
         # A figure that is another one although its rows have the same name: they were computed again.
-        return bool(first) and first == second and _figures(old) == _figures(new)
+        return first is not None and first == second and _figures(old) == _figures(new)
 
     def values(self, old: Summary, new: Summary) -> tuple[NDArray[np.float64], int] | str:
         """Values (n, 2), before and after, of the samples that both have, n at least 1, and how many of them explain
@@ -240,23 +241,24 @@ def _figures(one: Summary) -> Sequence[object]:
 def _holds(table: pa.Table, one: Summary) -> bool:
     """Whether rows are those that a figure was taken from."""
     if table.num_rows != one.n or one.mean is None:
-        return table.num_rows == one.n
+        return bool(table.num_rows == one.n)
     mean = float(table["value"].to_numpy().astype(np.float64).mean())
     return isclose(mean, one.mean, rel_tol=1e-9, abs_tol=1e-12)
 
 
-def _fingerprints(record: RunRecord, one: Summary) -> set[str]:
-    """Of everything that a figure was taken from; empty where the record does not tell."""
-    if one.over == "samples":
-        found = {
-            variant.fingerprint
-            for variant in record.of_stage("evaluate")
-            if (variant.model, variant.method, variant.metric) == (one.model, one.method, one.metric)
-        }
-    else:
-        found = {
-            variant.fingerprint
-            for variant in record.of_stage("retrain")
-            if variant.cell is not None and variant.model == one.model and variant.method in (None, one.method)
-        }
-    return set() if "" in found else found
+def fingerprints(record: RunRecord) -> dict[tuple[str, str, str], frozenset[str]]:
+    """By model, method and metric, the fingerprints of what its figures were taken from, where the record tells."""
+    found: dict[tuple[str, str, str], set[str]] = {}
+    for variant in record.of_stage("evaluate"):
+        found.setdefault((variant.model, str(variant.method), str(variant.metric)), set()).add(variant.fingerprint)
+    cells = [(variant, variant.cell.kind) for variant in record.of_stage("retrain") if variant.cell is not None]
+    for variant, kind in cells:
+        if variant.method is not None:
+            found.setdefault((variant.model, variant.method, kind), set()).add(variant.fingerprint)
+    for variant, kind in cells:
+        # The clean arm is behind the figures of every method.
+        if variant.method is None:
+            for model, method, metric in found:
+                if (model, metric) == (variant.model, kind):
+                    found[model, method, metric].add(variant.fingerprint)
+    return {key: frozenset(some) for key, some in found.items() if "" not in some}

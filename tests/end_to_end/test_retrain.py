@@ -122,6 +122,28 @@ def test_ranks_order_the_maps_and_masked_images_follow_from_them(write_spec: Wri
 
 
 @pytest.mark.slow
+def test_without_a_planted_feature_there_is_nothing_to_learn_and_without_random_pixels_there_is(
+    write_spec: Write, write_profile: Write
+) -> None:
+    spec = write_spec(
+        dataset={
+            "source": "shapes", "size": 32, "count": 120, "train_count": 900, "label_from": "shortcut", "shortcut": 1.0,
+        },
+        models=[{"name": "cifar_cnn4", "weights": "train", "training": {"epochs": 5, "augmentation": "none"}}],
+        methods=[{"name": "occlusion", "patch": 4, "stride": 2}],
+        metrics=[],
+        retrain={
+            "methods": ["random", "occlusion"], "fractions": [0.2], "repeats": 1, "model": "cifar_cnn4", "epochs": 5,
+            "augmentation": "none",
+        },
+    )  # fmt: skip
+    assert main(["run", str(spec), "--profile", str(write_profile(rows=64))]) == OK
+    found = {method: row["accuracy"] for (method, _, _), row in cells(output_of(write_spec)).items()}
+    assert found[None] > 0.9 and found["random"] > 0.8
+    assert found["occlusion"] < 1 / 6 + 0.15
+
+
+@pytest.mark.slow
 def test_killed_in_the_middle_of_the_grid_the_table_is_that_of_an_undisturbed_run(
     write_spec: Write, write_profile: Write, tmp_path: Path
 ) -> None:

@@ -71,8 +71,24 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
     # Keys.
     "unknown key": (spec(rest="metrcs: [mar]\n"), [(8, "metrcs", "unknown key; did you mean 'metrics'?")]),
     "key of another version": (
-        spec(rest="compare: {tolerance: 1}\n"),
-        [(8, "compare", "unknown key; known: version")],
+        spec(rest="publish: {to: 1}\n"),
+        [(8, "publish", "unknown key; known: version")],
+    ),
+    "tolerance of no metric": (
+        spec(rest="metrics: [deletion]\ncompare:\n  tolerance:\n    deltion: 0.1\n    default: 0.01\n"),
+        [(11, "compare.tolerance.deltion", "no metric of this job is called 'deltion'; did you mean 'deletion'?")],
+    ),
+    "tolerance that is no number": (
+        spec(rest="compare: {tolerance: {default: '0.1'}}\n"),
+        [(8, "compare.tolerance.default", "expected a number of at least 0, got '0.1'; take the quotes off")],
+    ),
+    "tolerance below nothing": (
+        spec(rest="compare: {tolerance: {default: -0.1}}\n"),
+        [(8, "compare.tolerance.default", "expected a number of at least 0, got -0.1")],
+    ),
+    "tolerance without a metric": (
+        spec(rest="compare: {tolerance: 0.1}\n"),
+        [(8, "compare.tolerance", "expected a mapping, got 0.1")],
     ),
     "misspelled required key": (
         spec(data="datset: {source: digits}\n"),
@@ -553,7 +569,7 @@ def test_a_mistake_in_an_option_names_the_option(
 @pytest.mark.parametrize(
     ("name", "phrase"),
     [
-        ("nowhere.yaml", "no such file; built-in specs: cifar10"),
+        ("nowhere.yaml", "no such file; built-in specs: checks/planted"),
         ("quikstart", "no such file; did you mean 'quickstart'?"),
         (".", "expected a spec file, got a folder"),
     ],

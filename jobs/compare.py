@@ -1,0 +1,157 @@
+"""Reruns that are compared: which runs, with which tolerance, and what a program is told."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jobs.junit import Case
+from jobs.problem import hint
+from jobs.run_name import earlier_run, find_run
+from pipeline.errors import FatalError
+from pipeline.report.change import Change
+from pipeline.report.faithfulness import Column, figure, signed
+from pipeline.report.record import RunRecord, read_record
+from pipeline.report.rerun import DEFAULT, Key, Rerun, Run, compare_runs
+from pipeline.store import Output
+
+
+def find_reruns(before: str, after: str | None) -> tuple[Run, Run] | None:
+    """The two runs that a command names.
+
+    Args:
+        before, after: as `jobs.run_name.find_run`; without the second, the first is compared with the run before it.
+
+    Returns:
+        Both; None where one alone is named and no run with figures came before it.
+
+    Raises:
+        FatalError: there is no such run, or it has no figures.
+    """
+    output, name = find_run(before)
+    if after is not None:
+        return open_run(output, name), open_run(*find_run(after))
+    this, earlier = open_run(output, name), earlier_run(output, name)
+    return (open_run(output, earlier), this) if earlier is not None else None
+
+
+def open_run(output: Output, name: str) -> Run:
+    """A run that has figures.
+
+    Raises:
+        FatalError: it has none, or its record cannot be read.
+    """
+    record = read_record(output, name, described=False)
+    if not record.summary:
+        raise FatalError(f"{output.uri}: run {name} has no figures to compare ({record.status or 'no status'})")
+    return Run(output, record)
+
+
+def compare(before: Run, after: Run, options: Sequence[str] = ()) -> tuple[Rerun, dict[str, float]]:
+    """Compare two runs by the tolerances of the second one's spec, and those given beside it.
+
+    Args:
+        before, after: the runs.
+        options: `METRIC=VALUE`, which go before the spec's.
+
+    Returns:
+        What moved, and the tolerances.
+
+    Raises:
+        FatalError: an option that is none.
+    """
+    tolerance = {**spec_tolerance(after.record), **_given(options, (before.record, after.record))}
+    return compare_runs(before, after, tolerance), tolerance
+
+
+def spec_tolerance(record: RunRecord) -> dict[str, float]:
+    """The tolerances of a run's spec; a record of before there were any has none."""
+    written = (record.spec.get("compare") or {}).get("tolerance") or {}
+    return {str(name): float(value) for name, value in written.items()}
+
+
+def _given(options: Sequence[str], records: Sequence[RunRecord]) -> dict[str, float]:
+    known = dict.fromkeys(one.metric for record in records for one in record.summary)
+    found = {}
+    for option in options:
+        name, _, text = option.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value) or value < 0:
+            raise FatalError(f"--tolerance {option}: expected METRIC=VALUE with a number of at least 0, as mar=0.01")
+        if name.partition(" ")[0] not in (*known, DEFAULT):
+            likely = hint(name, [*known, DEFAULT])
+            raise FatalError(f"--tolerance {option}: neither run has figures of '{name}'{likely}")
+        found[name] = value
+    return found
+
+
+def as_json(rerun: Rerun, outputs: tuple[str, str], tolerance: Mapping[str, float]) -> dict[str, Any]:
+    """The comparison for programs.
+
+    Args:
+        rerun: the comparison.
+        outputs: the outputs' URIs.
+        tolerance: those that were used.
+    """
+    return {
+        "before": _facts(rerun.before, outputs[0]),
+        "after": _facts(rerun.after, outputs[1]),
+        "same_data": rerun.same_data,
+        "tolerance": dict(tolerance),
+        "verdicts": dict(Counter(one.verdict for one in rerun.changes if not one.control)),
+        "regressions": len(rerun.regressions),
+        "rows": [{**asdict(one), "verdict": one.verdict, "regression": one.regression} for one in rerun.changes],
+        "only_before": [_named(key) for key in rerun.only_before],
+        "only_after": [_named(key) for key in rerun.only_after],
+        "incomparable": [{**_named(key), "reason": reason} for key, reason in rerun.incomparable],
+    }
+
+
+def junit_cases(rerun: Rerun) -> list[Case]:
+    """A case a figure that both runs have; a regression fails, what cannot be compared is skipped."""
+    cases = [
+        Case(one.model, f"{one.method} {measure_name(one)}", failure=describe(one) if one.regression else "")
+        for one in rerun.changes
+    ]
+    for (model, method, metric, measure), reason in rerun.incomparable:
+        cases.append(Case(model, f"{method} {Column(metric, measure, True).title}", skipped=reason))
+    for keys, which in ((rerun.only_before, "first"), (rerun.only_after, "second")):
+        for model, method, metric, measure in keys:
+            reason = f"only in the {which} run"
+            cases.append(Case(model, f"{method} {Column(metric, measure, True).title}", skipped=reason))
+    return cases
+
+
+def measure_name(one: Change) -> str:
+    """A metric, and its measure where that has a name of its own."""
+    return Column(one.metric, one.measure, one.higher_is_better).title
+
+
+def describe(one: Change) -> str:
+    """A change in a sentence's worth of words."""
+    if one.before is None or one.after is None or one.difference is None:
+        return one.note or "no value"
+    text = f"{figure(one.before)} → {figure(one.after)}, {signed(one.difference)}"
+    if one.low is not None and one.high is not None:
+        text += f" [{signed(one.low)}, {signed(one.high)}]"
+    if one.tolerance:
+        text += f", tolerance {one.tolerance:g}"
+    return f"{text}, {'higher' if one.higher_is_better else 'lower'} is better"
+
+
+def _facts(record: RunRecord, output: str) -> dict[str, Any]:
+    return {
+        "output": output,
+        **{name: getattr(record, name) for name in ("run", "name", "status", "started", "samples")},
+        "dataset_fingerprint": record.dataset_fingerprint,
+    }
+
+
+def _named(key: Key) -> dict[str, str]:
+    return dict(zip(("model", "method", "metric", "measure"), key, strict=True))

@@ -1,0 +1,124 @@
+"""What `heatline schedule` writes for Kubernetes: which objects, with what to know about them, as YAML."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cluster.kuberay import (
+    CONFIG_FOLDER,
+    Deployment,
+    config_map,
+    pod_cron_job,
+    ray_cluster,
+    ray_cron_job,
+    ray_job,
+    ray_job_cron_job,
+)
+from cluster.kuberay.manifest import KUBECTL_IMAGE, RAY_JOB_FILE, created_ray_job
+from cluster.profile import Profile
+from jobs.cron import Cron
+from jobs.document import write_document
+from jobs.problem import Problem, SpecError
+
+Kind = Literal["raycronjob", "cronjob", "rayjob", "raycluster", "pod"]
+TIMED: tuple[Kind, ...] = ("raycronjob", "cronjob", "pod")
+"""The kinds that take a cron line."""
+
+MOST_BYTES = 1_000_000  # a ConfigMap holds 1 MiB, keys and all
+
+_RETRIES = "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too."
+_NOTES: dict[Kind, tuple[str, ...]] = {
+    "raycronjob": (
+        "RayCronJob is alpha: KubeRay 1.6 or newer, its operator with --feature-gates=RayCronJob=true.",
+        "Without it: --kind cronjob.",
+        _RETRIES,
+    ),
+    "cronjob": ("The CronJob creates the RayJob that lies in the ConfigMap. KubeRay 1.5.1 or newer.", _RETRIES),
+    "rayjob": ("Runs once, as soon as it is there. KubeRay 1.5.1 or newer.", _RETRIES),
+    "raycluster": (
+        "Stays until it is deleted. KubeRay 1.5.1 or newer. It makes a Secret of the cluster's name; its auth_token is",
+        "the RAY_AUTH_TOKEN of whoever submits, and kubectl port-forward service/{name}-head-svc 8265 the way in.",
+    ),
+    "pod": (
+        "One pod with a Ray of its own; exit codes 1 (finished with failures) and 2 (a mistake) are not tried again.",
+        "Kubernetes 1.26 or newer.",
+    ),
+}
+
+
+def manifest(
+    kind: Kind,
+    deployment: Deployment,
+    cron: Cron | None,
+    *,
+    zone: str | None = None,
+    kubectl_image: str = KUBECTL_IMAGE,
+) -> str:
+    """The objects of a job, ready for `kubectl apply`.
+
+    Args:
+        kind: what runs it: KubeRay's `raycronjob`, `rayjob`, `raycluster`, a `cronjob` that creates RayJobs, or a
+            `pod` of a CronJob without KubeRay.
+        deployment: the job, with its files.
+        cron: when; for the kinds in `TIMED`.
+        zone: time zone of the cron line; default: the cluster's.
+        kubectl_image: for `cronjob`.
+
+    Raises:
+        SpecError: the spec is larger than a ConfigMap may be.
+        ValueError: no cron line for a kind that takes one.
+    """
+    notes = [line.format(name=deployment.name) for line in _NOTES[kind]]
+    if zone and kind == "raycronjob":
+        notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
+    head = "".join(f"# {line}\n" for line in ("Written by heatline schedule; kubectl apply -f FILE", *notes))
+    if kind == "raycluster":
+        return head + write_document(ray_cluster(deployment))
+    if kind == "rayjob":
+        return head + write_document(_files(deployment), ray_job(deployment))
+    if cron is None:
+        raise ValueError(f"{kind} takes a cron line")
+    if kind == "raycronjob":
+        return head + write_document(_files(deployment), ray_cron_job(deployment, cron.text, zone))
+    if kind == "pod":
+        return head + write_document(_files(deployment), pod_cron_job(deployment, cron.text, zone))
+    created = write_document(created_ray_job(deployment))
+    deployment = deployment.model_copy(update={"files": {**deployment.files, RAY_JOB_FILE: created}})
+    timed = ray_job_cron_job(deployment, cron.text, zone, kubectl_image)
+    return head + write_document(_files(deployment), *timed)
+
+
+def container_command(profile: str) -> tuple[str, ...]:
+    """What runs in a pod; the profile is a name, or a file among the deployment's."""
+    return ("heatline", "run", f"{CONFIG_FOLDER}/spec.yaml", "--profile", profile)
+
+
+def check_profile(name: str, profile: Profile, deployment: Deployment, kind: Kind) -> None:
+    """Whether a profile's workers fit into the pods, and it looks for Ray where that is.
+
+    Raises:
+        SpecError: with what does not fit.
+    """
+    if kind == "raycluster":
+        return
+    machine = deployment.worker
+    problems = []
+    if kind == "pod" and profile.address:
+        problems.append(f"'{name}' looks for a running Ray at '{profile.address}', and the pod starts its own")
+    if kind != "pod" and (profile.executor != "ray" or not profile.address):
+        problems.append(f"'{name}' does not use the cluster; take cluster, cluster-cpu, or one with an address")
+    if profile.cpus_per_worker > machine.cpus or profile.gpus_per_worker > machine.gpus:
+        problems.append(
+            f"'{name}' asks for {profile.cpus_per_worker:g} CPU and {profile.gpus_per_worker:g} GPU a worker, "
+            f"the pods have {machine.cpus} and {machine.gpus}; see --cpus and --gpus"
+        )
+    if problems:
+        raise SpecError([Problem("--profile", None, "", problem) for problem in problems])
+
+
+def _files(deployment: Deployment) -> dict[str, object]:
+    size = sum(len(name) + len(text.encode()) for name, text in deployment.files.items())
+    if size > MOST_BYTES:
+        message = f"the spec takes {size:,} bytes, and a ConfigMap holds {MOST_BYTES:,}; shorten its list of ids"
+        raise SpecError([Problem(deployment.name, None, "", message)])
+    return config_map(deployment)

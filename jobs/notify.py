@@ -1,0 +1,180 @@
+"""What a webhook is told after a run. Its address is a credential: it is put into no record, log, page or message."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+from jobs.headline import headlines
+from jobs.run import Result
+from jobs.run_name import earlier_run
+from pipeline.errors import FatalError, RetryableError
+from pipeline.store import Output
+
+OPTION = "--notify"
+VARIABLE = "HEATLINE_WEBHOOK"
+"""Environment variable with the address, for schedules."""
+
+TIMEOUT = 10.0  # seconds for each of two tries
+PAUSE = 2.0  # seconds between them
+
+
+def check_address(address: str) -> None:
+    """Refuse what cannot be a webhook before hours of work.
+
+    Raises:
+        FatalError: it is no http or https address; the address itself is not repeated.
+    """
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.username is not None or any(letter.isspace() for letter in address):
+        raise FatalError(
+            f"--notify or {VARIABLE}: expected an address such as https://host/path, without a user's name in it"
+        )
+
+
+def hide_address(address: str) -> None:
+    """Take the address out of the environment that workers get, and off the command line.
+
+    Ray keeps the command line of whoever connects, and its dashboard shows it. A process cannot change its own, so
+    that one which has the address there starts over without, as the same process, with the address in `VARIABLE`.
+    """
+    os.environ.pop(VARIABLE, None)
+    words = without_address(sys.orig_argv)
+    if len(words) < len(sys.orig_argv):
+        os.execve(sys.executable, words, {**os.environ, VARIABLE: address})
+
+
+def without_address(words: Sequence[str]) -> list[str]:
+    """A command's words without `--notify` and what belongs to it."""
+    kept = []
+    rest = iter(words)
+    for word in rest:
+        if word == OPTION:
+            next(rest, None)
+        elif not word.startswith(f"{OPTION}="):
+            kept.append(word)
+    return kept
+
+
+def run_message(output: Output, result: Result) -> dict[str, Any]:
+    """What is told of a run: status, counts, the best figures, regressions against the run before it.
+
+    Args:
+        output: where its record is.
+        result: how it ended.
+    """
+    record = output.run(result.run)
+    against, regressions = _regressions(output, result.run) if record.get("summary") else (None, None)
+    text = f"heatline {record['name']}: {result.status}"
+    text += f" ({result.reason})" if result.reason else ""
+    text += (
+        f"; {result.done} units computed, {result.left} left, {len(result.lost)} lost, {result.failures} samples failed"
+    )
+    if regressions is not None:
+        text += f"; {len(regressions) or 'no'} {'regression' if len(regressions) == 1 else 'regressions'}"
+    return {
+        "format": 1,
+        "text": text,
+        "run": result.run,
+        "name": record["name"],
+        "status": result.status,
+        "reason": result.reason,
+        "output": output.uri,
+        "page": f"{output.uri}/{result.page}" if result.page else None,
+        **{key: record.get(key) for key in ("started", "finished", "seconds", "samples")},
+        "units": {"done": result.done, "left": result.left, "lost": len(result.lost), "stranded": result.stranded},
+        "failures": result.failures,
+        "headlines": [asdict(one) for one in headlines(record)],
+        "compared_with": against,
+        "regressions": regressions,
+    }
+
+
+def refusal_message(name: str, output: str, reason: str) -> dict[str, Any]:
+    """What is told of a run that never began."""
+    text = f"heatline {name}: did not begin: {' '.join(reason.split())}"
+    return {
+        "format": 1,
+        "text": text,
+        "run": None,
+        "name": name,
+        "status": "refused",
+        "reason": reason,
+        "output": output,
+    }
+
+
+def deliver(address: str, message: dict[str, Any]) -> str:
+    """Post a message; try once more where that may help.
+
+    Args:
+        address: as `check_address` takes it.
+        message: as JSON.
+
+    Returns:
+        Why it could not be delivered, without the address; empty where it was.
+    """
+    trouble, again = _post(address, message)
+    if again:
+        time.sleep(PAUSE)
+        trouble, _ = _post(address, message)
+    return trouble
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would turn the post into a read, and hand the message to somebody else."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None, which makes the answer an error."""
+
+
+def _post(address: str, message: dict[str, Any]) -> tuple[str, bool]:
+    """Why it failed, and whether another try may help; ("", False) where it did not."""
+    headers = {"Content-Type": "application/json", "User-Agent": "heatline"}
+    content = json.dumps(message).encode()
+    try:
+        request = urllib.request.Request(address, content, headers, method="POST")
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT):
+            return "", False
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"it answered with status {error.code}", error.code >= 500 or error.code == 429
+    except (OSError, HTTPException, ValueError) as error:
+        # The words of some of these repeat the address: only the system's own are passed on.
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, TimeoutError):
+            return f"no answer within {TIMEOUT:g} seconds", True
+        if isinstance(cause, socket.gaierror):
+            return "its host is not known", True
+        known = isinstance(cause, ConnectionError) and cause.strerror
+        return (str(known).lower() if known else type(cause).__name__), True
+
+
+def _regressions(output: Output, run: str) -> tuple[str | None, list[dict[str, Any]] | None]:
+    """The run before, and what got worse since; (None, None) where there is nothing to compare with."""
+    # A comparison comes with what draws pages, matplotlib too, which a run that tells nobody shall not wait for.
+    from jobs.compare import compare, open_run  # noqa: PLC0415
+
+    try:
+        earlier = earlier_run(output, run)
+        if earlier is None:
+            return None, None
+        rerun, _ = compare(open_run(output, earlier), open_run(output, run))
+    except (FatalError, RetryableError):
+        # A record or rows that cannot be read any more say nothing against this run.
+        return None, None
+    return earlier, [asdict(one) for one in rerun.regressions]

@@ -1,0 +1,88 @@
+"""A spec for another machine: its text with every path resolved, and the paths that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from jobs.document import read_document, write_document
+from jobs.overrides import apply_overrides
+from jobs.problem import Place, Problem
+from jobs.spec import JobSpec, find_spec, load_spec
+
+
+def portable_text(path: str | Path, overrides: Sequence[str] = ()) -> str:
+    """A spec's text as it can be read anywhere: overrides applied, relative paths absolute, sweeps as written.
+
+    Args:
+        path, overrides: as for `load_spec`.
+
+    Raises:
+        SpecError: as `load_spec`.
+    """
+    spec, file = load_spec(path, overrides), find_spec(str(path))
+    document = read_document(file, str(path), file.absolute().parent)
+    apply_overrides(document, overrides, Path.cwd())
+    value = document.value
+    if not isinstance(value, dict):
+        raise TypeError(f"{path}: load_spec took {type(value).__name__} for a spec")
+    value["output"] = spec.output
+    value["dataset"].update({place[1]: path for place, path in _paths(spec) if place[0] == "dataset"})
+    for place, resolved in _paths(spec):
+        if place[0] == "models":
+            value["models"][place[1]]["weights"] = resolved
+    return write_document(value)
+
+
+def unreachable(spec: JobSpec, writable: Sequence[str], readable: Sequence[str]) -> list[Problem]:
+    """The paths of a spec that pods do not have.
+
+    Args:
+        spec: the spec.
+        writable: absolute folders in which they may write.
+        readable: absolute folders from which they may read.
+
+    Returns:
+        A problem for each path that is neither a URI of shared storage nor in one of the folders.
+    """
+    problems = []
+    if not _is_there(spec.output, writable):
+        message = (
+            f"'{spec.output}' is a folder of this machine; expected an object store (s3://bucket/prefix, "
+            f"gs://bucket/prefix) or a folder of a volume, {_known(writable)}"
+        )
+        problems.append(spec.problem(("output",), message))
+    for place, path in _paths(spec):
+        if not _is_there(path, readable):
+            message = (
+                f"'{path}' is a path of this machine; expected a path as the pods see it, in a volume or in the image "
+                f"(--in-image FOLDER), {_known(readable)}"
+            )
+            problems.append(spec.problem(place, message))
+    return problems
+
+
+def _known(folders: Sequence[str]) -> str:
+    return f"known: {', '.join(folders)}" if folders else "mounted by --volume CLAIM:FOLDER"
+
+
+def _paths(spec: JobSpec) -> list[tuple[Place, str]]:
+    """Where data and weights are read, with their places in the spec."""
+    found: list[tuple[Place, str]] = []
+    for key in spec.dataset.paths:
+        path = getattr(spec.dataset, key)
+        if path is not None:
+            found.append((("dataset", key), path))
+    for number, model in enumerate(spec.models):
+        weights = model.weights_path()
+        if weights is not None:
+            found.append((("models", number, "weights"), weights))
+    return found
+
+
+def _is_there(path: str, folders: Sequence[str]) -> bool:
+    scheme, uri, rest = path.partition("://")
+    if uri and scheme != "file":
+        return True
+    inside = PurePosixPath("/", rest if uri else path)
+    return ".." not in inside.parts and any(inside.is_relative_to(folder) for folder in folders)
