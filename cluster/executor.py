@@ -93,7 +93,7 @@ def drive(pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int, retries: i
         if not desk.busy.total() and pool.workers():
             raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
         for attempt in pool.wait():
-            desk.take_back(attempt.worker)
+            desk.take_back(attempt.worker, attempt.unit)
             unit, error = attempt.unit, attempt.error
             if error is None:
                 queue.done(unit)
@@ -112,14 +112,14 @@ def drive(pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int, retries: i
 
 
 class _Desk:
-    """Who has what: units in flight by worker, and units that have to be tried alone."""
+    """Who has what: units in flight by worker, and workers that get nothing beside the unit that they have."""
 
     def __init__(self, pool: Pool, queue: UnitQueue, watch: Watch, in_flight: int) -> None:
         self._pool = pool
         self._queue = queue
         self._watch = watch
         self._in_flight = in_flight
-        self._alone: set[Hashable] = set()
+        self._alone: dict[Hashable, Unit] = {}
         self.busy: Counter[Hashable] = Counter()
         self.suspects: list[Unit] = []
 
@@ -131,21 +131,24 @@ class _Desk:
             emptiest = min(workers, key=lambda worker: self.busy[worker])
             workers.remove(emptiest)
             if not self.busy[emptiest]:
-                self._alone.add(emptiest)
-                self._start(emptiest, self.suspects.pop(0))
+                self._alone[emptiest] = self.suspects.pop(0)
+                self._start(emptiest, self._alone[emptiest])
         for round_number in range(self._in_flight):
             for worker in workers:
-                if self.busy[worker] > round_number:
+                if self.busy[worker] > round_number or worker in self._alone:
                     continue
                 unit = self._queue.take(worker)
                 if unit is None:
                     return
+                if self._queue.fills_a_worker(unit):
+                    self._alone[worker] = unit
                 self._start(worker, unit)
 
-    def take_back(self, worker: Hashable) -> None:
+    def take_back(self, worker: Hashable, unit: Unit) -> None:
         """A worker has one unit less."""
         self.busy[worker] -= 1
-        self._alone.discard(worker)
+        if self._alone.get(worker) == unit:
+            del self._alone[worker]
 
     def _start(self, worker: Hashable, unit: Unit) -> None:
         self._pool.start(worker, unit)

@@ -107,6 +107,10 @@ class UnitQueue:
         unit = heapq.heappop(self._ready[place])[3]
         return unit
 
+    def fills_a_worker(self, unit: Unit) -> bool:
+        """Whether a unit takes so long, and has so little to read beforehand, that none shall wait behind it."""
+        return self._variants[unit.variant].stage in ("train", "retrain")
+
     def done(self, unit: Unit) -> None:
         """A unit was committed; what waited for it may become ready."""
         self._missing.pop(unit, None)
@@ -146,6 +150,9 @@ class UnitQueue:
     def _offer(self, unit: Unit) -> None:
         variant = self._variants[unit.variant]
         place = (self._subjects[variant.model, variant.split], unit.start // self._stretch)
+        if variant.stage == "retrain":
+            # Nothing waits for a cell: it comes after all that something waits for.
+            place = (len(self._subjects), 0)
         if not self._ready[place]:
             heapq.heappush(self._places, place)
         # Later stages first: what is nearest to a result leaves memory soonest.

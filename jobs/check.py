@@ -78,7 +78,7 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
     problems += _permutation_problems(spec, opened[1] if opened else None)
     if spec.retrain is not None:
         dataset = opened[1] if opened else None
-        problems += retrain_problems(spec, dataset, _training_trouble(spec, dataset, "retrain"))
+        problems += retrain_problems(spec, dataset, _training_trouble(spec, dataset, "retrain"), load_index)
     problems += _tolerance_problems(spec)
     models = {
         model.id: checked
@@ -210,7 +210,7 @@ def _setting(spec: JobSpec, model: Classifier, dataset: Dataset) -> Setting:
         FatalError: the network cannot be cut into blocks.
     """
     setting = Setting(model.classes, dataset.height, dataset.width)
-    if not any(metric.config.explains for metric in spec.metrics):
+    if not any(metric.config.by_blocks for metric in spec.metrics):
         return setting
     parts = network_parts(model.network, dataset.height, dataset.width)
     return replace(setting, blocks=parts.names("block"), layers=parts.names("layer"))

@@ -81,7 +81,7 @@ def _once(variants: list[Variant], left: dict[str, int]) -> Iterator[tuple[Varia
     for variant in variants:
         count, method = left[variant.path], variant.method_config
         if variant.stage == "attribute" and isinstance(method, SharingMethod):
-            work = digest(method.shared_work(), method.target)
+            work = digest(method.shared_work(), method.target, variant.split)
             counted[work], count = max(counted.get(work, 0), count), max(0, count - counted.get(work, 0))
         yield variant, count
 
@@ -96,4 +96,8 @@ def _bytes(variant: Variant, pixels: int) -> int:
         return ROW_BYTES + pixels // 8  # numbers that run along the rows compress well
     if variant.stage == "attribute":
         return ROW_BYTES + 4 * pixels
+    if variant.stage == "rank":
+        return ROW_BYTES + (2 if pixels <= 2**16 else 4) * pixels
+    if variant.stage == "mask":
+        return ROW_BYTES + 3 * pixels
     return ROW_BYTES + 4 * len(variant.axis)

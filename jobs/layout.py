@@ -202,6 +202,8 @@ class Layout:
             # Which samples are drawn hangs on how many there are to draw from.
             *([] if config.samples is None else [total]),
             *([] if config.region() is None else [self._dataset.region_fingerprint]),
+            # How a network is cut into blocks is another's business, whose version may change.
+            *([list(config.curve_axis(setting))] if config.by_blocks else []),
         )
         cost = config.cost(setting, maps.cost) * (looked_at / total if total else 1)
         return Variant(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from pipeline.stages.mask import Mask
-from pipeline.stages.retrain import Retrain
-
 from jobs.spec import JobSpec, NamedMethod
 from jobs.split_layout import SplitLayout, variant_path
 from pipeline.contracts import Cost, digest
@@ -14,7 +11,9 @@ from pipeline.methods import Random
 from pipeline.models import build_network
 from pipeline.models.build import source_digest
 from pipeline.retrain import Cell, RetrainConfig
+from pipeline.stages.mask import Mask
 from pipeline.stages.rank import Rank
+from pipeline.stages.retrain import Retrain
 from pipeline.stages.variant import Read, Split, Variant
 
 Maps = Mapping[Split, Variant]
@@ -125,6 +124,8 @@ class RetrainLayout:
             self._spec.seed,
             *[variant.fingerprint for variant in ranks.values()],
         )
+        training, tested = (len(self._splits[split].dataset) for split in ("retraining", "explained"))
+        seen = cell.training.epochs * training
         names = {"method": method.id, "fraction": f"{fraction:g}"} if method is not None else {"method": "clean"}
         return Variant(
             path=variant_path("retrain", fingerprint, model=model, **names, repeat=str(repeat)),
@@ -132,7 +133,8 @@ class RetrainLayout:
             fingerprint=fingerprint,
             total=1,
             unit_size=1,
-            cost=Cost(),
+            # Of the network that is trained; to train weights costs about what an input gradient does.
+            cost=Cost(seen + training + tested, seen),
             reads=tuple(Read(variant.path, whole=True) for variant in ranks.values()),
             model=model,
             method=cell.method,

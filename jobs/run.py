@@ -26,6 +26,7 @@ from pipeline.noise import Noise
 from pipeline.retrain.grid import read_grid
 from pipeline.retrain.summary import benchmarks, retrain_summary
 from pipeline.stages.summarise import Summary, summarise
+from pipeline.stages.variant import Split
 from pipeline.store import Output, open_output
 
 RECENT = 20  # records looked at for an equal run and for timings
@@ -162,7 +163,7 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
         if not record.started_units:
             record.write(output, plan, "stopped")
             raise
-    failures = _failed_samples(output, plan)
+    failures = sum(map(len, _failed_samples(output, plan).values()))
     # Units in flight may have been committed after the last report: what is left is looked up.
     left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
     record.done = units - left
@@ -190,9 +191,10 @@ def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checke
     # Drawing needs matplotlib, which a job that finds everything committed shall not wait for.
     from pipeline.report import build_report  # noqa: PLC0415
 
-    failures = _failed_samples(output, plan)
+    failed, sizes = _failed_samples(output, plan), _sizes(plan)
+    failures = sum(map(len, failed.values()))
     summary = _summaries(output, plan, Noise(spec.seed))
-    too_many = failures > spec.max_failed_share * len(checked.dataset)
+    too_many = any(len(positions) > spec.max_failed_share * sizes[split] for split, positions in failed.items())
     status: Literal["done", "failed"] = "failed" if plan.queue.lost or too_many else "done"
     record.write(output, plan, status, failures=failures, summary=summary)
     page = build_report(output, record.name, dataset=checked.dataset, samples=spec.report.samples)
@@ -228,14 +230,23 @@ def _stoppable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _failed_samples(output: Output, plan: Plan) -> int:
-    """Samples of the selection that failed in any stage; a sample counts once."""
-    failed: set[int] = set()
+def _failed_samples(output: Output, plan: Plan) -> dict[Split, set[int]]:
+    """Positions that failed in any stage, by split; a sample counts once."""
+    failed: dict[Split, set[int]] = {split: set() for split in _sizes(plan)}
     for path, variant in plan.job.variants.items():
-        if variant.stage not in ("train", "retrain") and variant.split == "explained":
+        if variant.stage not in ("train", "calibrate", "retrain"):
             rows = output.failures([path])["position"].to_pylist()
-            failed.update(position for position in rows if position < variant.total)
-    return len(failed)
+            failed[variant.split].update(position for position in rows if position < variant.total)
+    return failed
+
+
+def _sizes(plan: Plan) -> dict[Split, int]:
+    """Positions of each split that is looked at."""
+    sizes: dict[Split, int] = {}
+    for variant in plan.job.variants.values():
+        if variant.stage not in ("train", "calibrate", "retrain"):
+            sizes[variant.split] = max(variant.total, sizes.get(variant.split, 0))
+    return sizes
 
 
 def _summaries(output: Output, plan: Plan, noise: Noise) -> list[Summary]:

@@ -5,6 +5,10 @@ class FatalError(Exception):
     """The job cannot go on: a mistake in the spec, the data set, the weights or the output folder."""
 
 
+class DivergedError(FatalError):
+    """A training's loss is not finite. Its seed is fixed, so that another attempt ends alike."""
+
+
 class ShardError(Exception):
     """This unit of work cannot be done; the job goes on without it and ends with exit code 1."""
 

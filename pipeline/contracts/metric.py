@@ -67,6 +67,7 @@ class Metric(Config, ABC):
 
     Attributes:
         explains: the method runs again (`Context.explain`).
+        by_blocks: it goes by the blocks of the network (`Setting.blocks`), which are found by tracing it.
         permutes: the model is trained again on permuted labels (`Context.permuted`).
         orders: only the order of a map's pixels matters, so that a constant map has no score.
         columns: what it reads of what a method stored beside its maps, where the method has it.
@@ -80,6 +81,7 @@ class Metric(Config, ABC):
 
     revision: ClassVar[int] = 1
     explains: ClassVar[bool] = False
+    by_blocks: ClassVar[bool] = False
     permutes: ClassVar[bool] = False
     orders: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...]] = ()

@@ -40,7 +40,8 @@ class CurveProtocol:
             image's pixels are put.
         fill: what stands where a pixel is taken away; `value` its colour, where it is one.
         score: what is watched (`pipeline.metrics.curve.scored`).
-        area: `trapezoid` over points taken as equally spaced, or `mean` of the points.
+        area: `trapezoid`: points a step apart are taken as equally spaced, fractions as where they lie, and the area is
+            divided by their range; or `mean` of the points.
         measure: what the area is called.
         step: pixels changed from point to point.
         fractions: shares of the pixels changed, in place of a step; ascending in [0, 1].
@@ -104,9 +105,14 @@ class CurveMetric(Metric):
         protocol = self.protocol_at(Setting(model.classes, height, width))
         counts = protocol.counts(height * width)
         curve = protocol_curve(protocol, model, batch, maps, context)
-        # RISE takes the trapezoid over equally spaced points, also where the last step is shorter.
-        trapezoid = protocol.area == "trapezoid" and len(counts) > 1
-        area = torch.trapezoid(curve, dx=1 / (len(counts) - 1), dim=1) if trapezoid else curve.mean(1)
+        if protocol.area == "mean" or len(counts) == 1:
+            area = curve.mean(1)
+        elif protocol.fractions is None:
+            # RISE takes the trapezoid over equally spaced points, also where the last step is shorter.
+            area = torch.trapezoid(curve, dx=1 / (len(counts) - 1), dim=1)
+        else:
+            shares = curve.new_tensor(protocol.fractions)
+            area = torch.trapezoid(curve, shares, dim=1) / (shares[-1] - shares[0])
         return Scores({protocol.measure: area}, {protocol.measure: curve})
 
 

@@ -12,6 +12,9 @@ from pipeline.contracts import Batch, Context, Metric
 from pipeline.metrics.similarity import SIMILARITIES, Comparison, Similarity
 from pipeline.models.classifier import Classifier
 
+SMALLEST = 1e-31
+"""Largest magnitude below which float32 holds a few levels alone: the order of such a map is that of rounding."""
+
 
 class MapChange(Metric):
     """A metric that explains the images on another model and compares the maps."""
@@ -34,8 +37,9 @@ class MapChange(Metric):
     ) -> dict[str, Tensor]:
         """Each similarity of the maps with those that the method gives on a model, (B,) float32.
 
-        NaN where the method finds no map on it, or a constant one: such a map has no order, and what structural
-        similarity says of it (near 0 for most maps, 1 for a constant one) is no similarity of explanations.
+        NaN where the method finds no map on it, or a constant one, or one that is nothing but underflow: such a map has
+        no order, and what structural similarity says of it (near 0 for most maps, 1 for a constant one) is no
+        similarity of explanations.
 
         Raises:
             ValueError: only the maps are known, not the method.
@@ -44,5 +48,6 @@ class MapChange(Metric):
             raise ValueError(f"{self.name}: explains another model; only the maps are known, not their method")
         found = context.explain(model, batch).detach()
         flat = found.flatten(1)
-        usable = flat.isfinite().all(1) & (flat.amin(1) != flat.amax(1))
+        low, high = flat.amin(1), flat.amax(1)
+        usable = flat.isfinite().all(1) & (low != high) & (torch.maximum(-low, high) > SMALLEST)
         return {kind: torch.where(usable, value, torch.nan) for kind, value in comparison.compare(found).items()}

@@ -24,7 +24,8 @@ class MAR(Metric):
     not: the smallest only where the prediction, once there, stays.
 
     An image whose target is not predicted on any share tried has no ratio: null. Where the method has found a mask of
-    its own, as dynamic ablation does, `own` is that mask's share of the image.
+    its own, as dynamic ablation does, `own` is that mask's share of the image, whatever the map: where no smaller mask
+    was found the map is constant and the mask the whole image, and without its 1 a mean would be too small.
 
     Source: An et al. 2022 (dynamic ablation), Sec. "Minimum Attribution Ratio", there for the mask of dynamic
         ablation; here for the top pixels of any map.
@@ -45,9 +46,15 @@ class MAR(Metric):
         del setting, method
         return Cost(forwards=self.grid if self.search == "scan" else math.ceil(math.log2(self.grid)) + 1)
 
+    def __call__(self, model: Classifier, batch: Batch, maps: Tensor, context: Context = Context()) -> Scores:
+        """As for any metric; beside it `own` (B,) in [0, 1] where the method found masks, of constant maps too."""
+        scores, own = super().__call__(model, batch, maps, context), context.columns.get("mar")
+        return scores if own is None else Scores({**scores.measures, "own": own.float()})
+
     @torch.no_grad()
     def score(self, model: Classifier, batch: Batch, maps: Tensor, context: Context) -> Scores:
-        """`mar` (B,) in (0, 1], NaN where no share tried is predicted as the target; `own` (B,) where there is one."""
+        """`mar` (B,) in (0, 1], NaN where no share tried is predicted as the target."""
+        del context
         pixels = maps[0].numel() if len(maps) else 1
         limits = torch.tensor(
             [math.ceil(pixels * share / self.grid) for share in range(1, self.grid + 1)], device=maps.device
@@ -55,8 +62,7 @@ class MAR(Metric):
         trial = _Trial(model, batch, pixel_ranks(maps), filled(self.fill, model, batch.images), limits)
         place = trial.scan() if self.search == "scan" else trial.bisect()
         ratio = torch.where(place < self.grid, limits[place.clamp(max=self.grid - 1)].float() / pixels, torch.nan)
-        own = context.columns.get("mar")
-        return Scores({"mar": ratio} if own is None else {"mar": ratio, "own": own.float()})
+        return Scores({"mar": ratio})
 
 
 class _Trial:

@@ -24,6 +24,7 @@ class PerturbationCurve(CurveMetric):
     Source: Samek et al. 2017, "Evaluating the visualization of what a deep neural network has learned", made general.
     """
 
+    curve_over: ClassVar[str] = "pixels changed, in the order of the protocol (%)"
     reading: ClassVar[str] = "pixels change in the map's order by a protocol of the spec"
     name: Literal["perturbation_curve"] = "perturbation_curve"
     order: Order = Field("most_relevant_first", description="which pixels change first; ties: the lower index")
@@ -41,12 +42,14 @@ class PerturbationCurve(CurveMetric):
     output: Score = Field(
         "probability", description="what is watched; ratios and changes are relative to the clean image"
     )
-    area: Area = Field("trapezoid", description="how the points become one number")
+    area: Area = Field(
+        "trapezoid", description="how points become one number; a trapezoid over fractions is divided by their range"
+    )
     tolerance: float | None = TOLERANCE
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if (self.fill == "value") != (self.value is not None) and self.fill != "dataset":
+        if (self.fill == "value") != (self.value is not None):
             raise ValueError("fill: value and a colour under value go together")
         if self.fractions is not None and (self.step is not None or self.tolerance is not None):
             raise ValueError("fractions take the place of step and tolerance")

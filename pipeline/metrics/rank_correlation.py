@@ -72,7 +72,7 @@ def _radix_ranks(numbers: NDArray[np.float32], ranks: NDArray[np.int32]) -> floa
         lengths = lasts - starts + 1
         within = np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
         spread[np.repeat(starts, lengths) + within] = np.repeat(starts + lasts - (count - 1), lengths)
-        squares -= float(((lengths**3 - lengths) // 3).sum())
+        squares -= float(((lengths.astype(np.float64) ** 3 - lengths) / 3).sum())
     ranks[order] = spread
     return squares
 

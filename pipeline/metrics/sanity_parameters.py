@@ -25,9 +25,11 @@ class SanityParameters(MapChange):
     similarity at each step, the measure is its mean, both over all repeats. A map that hardly changes does not depend
     on what was learned. All samples and methods of a job meet the same random models.
 
-    A step at which the randomised model has no map, or a constant one, has no value, and its sample no measure: with
-    `target: fixed` this happens where the class's logit became constant, as a ReLU after the last layer (SqueezeNet)
-    makes that of some classes. The curve tells at which steps. Null too where the map itself is constant.
+    A step at which the randomised model has no map, or a constant one, has no value, and its sample no measure. So it
+    is on deep networks, where `normal` draws the scales of batch norms too and gradients underflow: take
+    `initialiser: own` for MobileNetV2, Inception or a VGG with batch norm. With `target: fixed` it happens where the
+    class's logit became constant, as a ReLU after the last layer (SqueezeNet) makes it for about half of the classes.
+    Null too where the map itself is constant.
 
     Source: Adebayo et al. 2018, "Sanity checks for saliency maps", Sec. 3.1 and 4: cascading and independent, the
         layers' own initialisers (`initialiser: own`), the class predicted by the unchanged model. Khakzar et al. 2019
@@ -36,6 +38,7 @@ class SanityParameters(MapChange):
         the order of registration, and compares windows of 5 × 5.
     """
 
+    by_blocks: ClassVar[bool] = True
     curve_of: ClassVar[str] = "similarity to the model's own map"
     curve_over: ClassVar[str] = "drawn anew, from the output on"
     reading: ClassVar[str] = "the map should change when the model's blocks are drawn anew (lower is better)"

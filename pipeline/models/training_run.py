@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.errors import FatalError
+from pipeline.errors import DivergedError, FatalError
 from pipeline.models.augmentation import Augmentation
 from pipeline.models.config import TrainingConfig
 from pipeline.models.optimization import make_optimizer, one_cycle_rate
@@ -84,7 +84,7 @@ class TrainingRun:
             seen += len(targets)
         epoch = Epoch(number, loss_sum.item() / seen, correct.item() / seen)
         if not math.isfinite(epoch.loss):
-            raise FatalError(
+            raise DivergedError(
                 f"training diverged in epoch {number}: the loss is {epoch.loss}; lower learning_rate "
                 f"(now {config.learning_rate:g})"
             )

@@ -42,8 +42,8 @@ class RetrainConfig(TrainingConfig):
     model: str = Field(description="the network that is trained: own small nets, any torchvision classifier, timm:NAME")
     explained: str | None = Field(None, description="id of the model whose maps decide; default: the job's first")
     fill: RetrainFill = Field("mean", description="what takes a pixel's place: the training images' mean, or black")
-    train_limit: PositiveInt | None = Field(
-        None, description="train on so many images, drawn with the job's seed; default: all"
+    train_limit: int | None = Field(
+        None, ge=2, description="train on so many images, drawn with the job's seed; default: all"
     )
     save_weights: bool = Field(False, description="keep each network's weights beside its row")
     write_masked: bool = Field(False, description="write the masked images as well, under masked/")

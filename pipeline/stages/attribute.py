@@ -22,6 +22,7 @@ from pipeline.stages.calibrate import calibrated_method
 from pipeline.stages.column import tensor_array
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.segment import stored_superpixels
+from pipeline.stages.shared_work import shared_name
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
 
@@ -146,8 +147,7 @@ def _explained(
 ) -> Explanation:
     if not isinstance(method, SharingMethod):
         return method.explain(model, batch, around.noise)
-    replica = variant.weights_variant or variant.model
-    work = around.shared.get(replica, method.shared_work(), model, batch, around.noise)
+    work = around.shared.get(shared_name(variant), method.shared_work(), model, batch, around.noise)
     return Explanation(method.finish(batch, work))
 
 

@@ -24,6 +24,7 @@ from pipeline.stages.calibrate import calibrated_method, calibrated_numbers
 from pipeline.stages.column import stored_tensor
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.segment import stored_superpixels
+from pipeline.stages.shared_work import shared_name
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
 
@@ -76,18 +77,23 @@ class Evaluate:
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Explained:
         """The unit's committed maps and their images: of the samples that the metric looks at."""
         metric = _metric(around, variant)
-        table = around.output.read(str(variant.map_variant), unit.start, unit.stop)
+        looked_at: NDArray[np.int64] = np.arange(unit.start, unit.stop)
+        if metric.samples is not None:
+            chosen = chosen_positions(variant.total, metric.samples, around.noise)
+            looked_at = chosen[(chosen >= unit.start) & (chosen < unit.stop)]
+        # No more than the stretch that is looked at: of a large data set a few maps are wanted from here and there.
+        start, stop = (int(looked_at[0]), int(looked_at[-1]) + 1) if len(looked_at) else (unit.start, unit.start + 1)
+        table = around.output.read(str(variant.map_variant), start, stop)
         if table is None:
             raise ShardError(f"{variant.path}: no maps for positions {unit.start} to {unit.stop}")
         if metric.samples is not None:
-            looked_at = chosen_positions(variant.total, metric.samples, around.noise)
             table = table.filter(pa.array(np.isin(table["position"].to_numpy(), looked_at)))
         images = around.images(variant.split)
         failed = images.regionless(table["position"].to_pylist()) if metric.region() is not None else ()
         if failed:
             table = table.filter(pa.array(~np.isin(table["position"].to_numpy(), [one.position for one in failed])))
         positions = table["position"].to_pylist()
-        samples = images.get(unit.start, unit.stop).at(positions)
+        samples = images.get(start, stop).at(positions)
         maps = stored_tensor(table["map"])
         if maps.shape[1:] != (1, *samples.images.shape[-2:]):
             height, width = samples.images.shape[-2:]
@@ -140,7 +146,7 @@ def _metric(around: Surroundings, variant: Variant) -> Metric:
 
 def _context(around: Surroundings, variant: Variant, model: Classifier, metric: Metric) -> Context:
     """What the metric may use; the method only where it asks for it."""
-    replica = variant.weights_variant or variant.model
+    replica = shared_name(variant)
     context = Context(
         noise=around.noise,
         share=lambda work, used, batch: around.shared.get(replica, work, used, batch, around.noise),

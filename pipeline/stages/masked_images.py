@@ -13,8 +13,8 @@ from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.rank import stored_ranks
 from pipeline.store import Output
 
-STRETCH = 2048
-"""Images read at a time."""
+STRETCH_BYTES = 128 * 2**20
+"""Of images read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,10 @@ def channel_statistics(cache: ImageCache, total: int) -> tuple[list[float], list
         ShardError: none of its images can be decoded.
     """
     counts = torch.zeros(3, 256, dtype=torch.float64)
-    for start in range(0, total, STRETCH):
-        images = cache.get(start, min(start + STRETCH, total)).images
+    blocks = max(1, min(16, STRETCH_BYTES // (3 * cache.size[0] * cache.size[1] * cache.BLOCK)))
+    stretch = blocks * cache.BLOCK
+    for start in range(0, total, stretch):
+        images = cache.get(start, min(start + stretch, total)).images
         for channel in range(3):
             counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
     if not counts.sum():

@@ -11,7 +11,7 @@ from typing import ClassVar
 import pyarrow as pa
 from torch import Tensor
 
-from pipeline.errors import ShardError
+from pipeline.errors import DivergedError, ShardError
 from pipeline.models import CheckpointError, ImageShards, TrainedNetwork, choose_images, train_and_test
 from pipeline.noise import Noise
 from pipeline.retrain import Cell
@@ -47,7 +47,7 @@ SCHEMA = pa.schema(
 
 
 CHECKPOINT = "_checkpoint.bin"
-"""What a training that was stopped goes on from; in the cell's folder, and gone once the cell is committed."""
+"""What a training that was stopped goes on from; in the cell's folder, until the worker has committed it."""
 
 
 class Retrain:
@@ -76,8 +76,11 @@ class Retrain:
         share = around.job.options.device_share
         images, data = choose_images(training, around.device, share=share)
         tested, _ = choose_images(test, around.device, share=share)
-        if not len(images) or not len(tested):
-            raise ShardError(f"{variant.path}: no sample of one of the splits has both a label and a map")
+        if len(images) < 2 or not len(tested):
+            raise ShardError(
+                f"{variant.path}: {len(images)} training and {len(tested)} test images have both a label and a map, "
+                "expected two or more and one or more"
+            )
 
         def train(resume: bytes | None) -> TrainedNetwork:
             return train_and_test(
@@ -93,8 +96,11 @@ class Retrain:
                 keep=lambda checkpoint: around.output.write_bytes(place, checkpoint),
             )
 
-        trained = _resumed(train, around.output.read_bytes(place) if around.output.exists(place) else None)
-        around.output.remove(place)
+        try:
+            trained = _resumed(train, around.output.read_bytes(place) if around.output.exists(place) else None)
+        except DivergedError as error:
+            # One cell of a grid: the others are trained all the same.
+            raise ShardError(f"{variant.path}: {error}") from error
         content = trained.to_bytes() if cell.save_weights else b""
         file = f"weights-{hashlib.sha256(content).hexdigest()[:16]}.safetensors" if content else None
         row = {
@@ -137,7 +143,10 @@ def _shards(around: Surroundings, variant: Variant, cell: Cell, split: Split, fi
         known = piece.labels >= 0
         return piece.images[known], piece.labels[known]
 
-    return ImageShards(read, len(cache), cache.size, variant.classes or 1)
+    shards = ImageShards(read, len(cache), cache.size, variant.classes or 1)
+    # A power of two, as the blocks of the cache and the parts of the ranks are: what two shards share is read twice.
+    aligned = 1 << (shards.shard.bit_length() - 1)
+    return ImageShards(read, len(cache), cache.size, variant.classes or 1, aligned)
 
 
 def _resumed(train: Callable[[bytes | None], TrainedNetwork], checkpoint: bytes | None) -> TrainedNetwork:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pipeline.contracts import Batch, SharedWork, digest
 from pipeline.models import Classifier
 from pipeline.noise import Noise
+from pipeline.stages.variant import Variant
 
 Key = tuple[str, str, int]
 Tensors = dict[str, Tensor]
@@ -32,7 +33,7 @@ class SharedResults:
         """What `work` returns for this batch: kept results, and the rest computed in one call.
 
         Args:
-            replica: names the model's weights.
+            replica: names the model's weights and the split (`shared_name`).
             work: the work.
             model, batch, noise: as for the work's call.
         """
@@ -65,6 +66,14 @@ class SharedResults:
             self._bytes += _size(self._held[key])
         while self._bytes > self._limit and self._held:
             self._bytes -= _size(self._held.popitem(last=False)[1])
+
+
+def shared_name(variant: Variant) -> str:
+    """What results of a variant's model over its split are kept under.
+
+    The split is in it, since two folders or files may give one id to two images (`train/cat/1.png`, `test/cat/1.png`).
+    """
+    return f"{variant.split}/{variant.weights_variant or variant.model}"
 
 
 def _size(tensors: Tensors) -> int:

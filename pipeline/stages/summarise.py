@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -125,23 +126,22 @@ def summarise(output: Output, variant: Variant, noise: Noise) -> list[Summary]:
 
 
 def _mean_curves(output: Output, variant: Variant) -> dict[str, tuple[float, ...]]:
-    """By measure, the mean of each point of its curves over the samples that have it. Curves are streamed."""
+    """By measure, the mean of each point of its curves over the samples that have them all. Curves are streamed.
+
+    A sample without one of the points has no measure either, so that the curve is that of the mean beside it.
+    """
     dataset = output.dataset(variant.path) if variant.axis else None
     if dataset is None:
         return {}
     totals: dict[str, NDArray[np.float64]] = {}
-    counts: dict[str, NDArray[np.int64]] = {}
+    counts: Counter[str] = Counter()
     wanted = (pc.field("position") < variant.total) & pc.field("curve").is_valid()
     for batch in dataset.to_batches(columns=["measure", "curve"], filter=wanted):
         measures = batch["measure"].cast("string")
         for measure in measures.unique().to_pylist():
             curves = batch["curve"].filter(pc.equal(measures, measure))
             points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), len(variant.axis))
-            known = np.isfinite(points)
-            sums = np.where(known, points, 0).sum(axis=0, dtype=np.float64)
-            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + sums
-            counts[measure] = counts.get(measure, np.zeros(len(variant.axis), np.int64)) + known.sum(axis=0)
-    # A point that no sample has a value at would be no number; the curve is then left out.
-    return {
-        measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items() if counts[measure].all()
-    }
+            whole = points[np.isfinite(points).all(axis=1)]
+            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + whole.sum(axis=0, dtype=np.float64)
+            counts[measure] += len(whole)
+    return {measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items() if counts[measure]}

@@ -24,7 +24,7 @@ from pipeline.stages.mask import Mask
 from pipeline.stages.masked_images import channel_statistics
 from pipeline.stages.predict import Predict
 from pipeline.stages.rank import Rank
-from pipeline.stages.retrain import Retrain
+from pipeline.stages.retrain import CHECKPOINT, Retrain
 from pipeline.stages.segment import Segment
 from pipeline.stages.shared_work import SharedResults
 from pipeline.stages.stage import Outcome, Stage, Surroundings
@@ -44,6 +44,8 @@ STAGE: Mapping[StageName, Stage[Any]] = {
     "mask": Mask(),
     "retrain": Retrain(),
 }
+# Stages whose forwards hold fewer images where memory did not suffice; for the others another attempt is the same one.
+_IN_ROWS: tuple[StageName, ...] = ("predict", "calibrate", "attribute", "evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Worker:
         self._size = (dataset.height, dataset.width)
         self._caches: dict[Split, ImageCache] = {"explained": self._cache(job, dataset)}
         self._opening = threading.Lock()
+        self._counting = threading.Lock()
         self._statistics: tuple[list[float], list[float]] | None = None
         self._around = Surroundings(
             job=job,
@@ -109,6 +112,7 @@ class Worker:
         alone = variant.stage in ("train", "calibrate", "retrain")
         if alone and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
             # Another run of this output was quicker: its result is what everything after reads.
+            self._drop_checkpoint(variant)
             return Report(unit, receipt, 0.0, 0.0, 0.0)
         inputs = stage.load(self._around, variant, unit)
         loaded = time.perf_counter()
@@ -127,7 +131,13 @@ class Worker:
             outcome.expected,
             seconds=computed - entered,
         )
+        self._drop_checkpoint(variant)
         return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
+
+    def _drop_checkpoint(self, variant: Variant) -> None:
+        """After the commit, and not before: a worker that dies between the two would lose the whole training."""
+        if variant.stage == "retrain":
+            self._around.output.remove(f"{variant.path}/{CHECKPOINT}")
 
     def _images(self, split: Split) -> ImageCache:
         """The decoded samples of a split; what networks are trained on anew is opened when it is asked for."""
@@ -141,11 +151,12 @@ class Worker:
             return self._caches[split]
 
     def _retraining_statistics(self) -> tuple[list[float], list[float]]:
-        """Found once; two threads that ask at the same time may both count."""
-        if self._statistics is None:
-            cache = self._images("retraining")
-            self._statistics = channel_statistics(cache, len(cache))
-        return self._statistics
+        """Found once, also where all of a worker's units in flight are trainings and ask at the same time."""
+        with self._counting:
+            if self._statistics is None:
+                cache = self._images("retraining")
+                self._statistics = channel_statistics(cache, len(cache))
+            return self._statistics
 
     @staticmethod
     def _cache(job: Job, dataset: Dataset) -> ImageCache:
@@ -162,6 +173,9 @@ class Worker:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
+                if variant.stage not in _IN_ROWS:
+                    mend = "; lower batch_size" if variant.stage in ("train", "retrain") else ""
+                    raise ShardError(f"{variant.path}: does not fit in memory{mend}: {error}") from error
                 rows = self._replica[1].rows if self._replica else 1
                 if self._replica is None or rows == 1:
                     raise ShardError(f"{variant.path}: one image at a time does not fit in memory: {error}") from error
