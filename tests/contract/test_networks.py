@@ -46,9 +46,23 @@ NARROW_LAYER = {
 }
 
 # Single precision where double takes minutes. The transformer has no kinks that rounding could decide on, so that only
-# methods that step by an optimiser, which makes rounding larger, need the double there.
+# methods that step by an optimiser, or by a gradient's sign, which makes rounding larger, need the double there.
 IN_SINGLE = {"vit_b_16"}
-STEPPING = {"meaningful_perturbation", "learned_propagation"}
+STEPPING = {"meaningful_perturbation", "learned_propagation", "agi"}
+# A transformer's forward takes as long as twenty of a small network's.
+FEWER: dict[str, dict[str, object]] = {
+    "integrated_gradients": {"steps": 2},
+    "smoothgrad": {"samples": 2},
+    "smoothgrad_squared": {"samples": 2},
+    "rise": {"masks": 6},
+    "occlusion": {"patch": 112, "stride": 112},
+    "extremal_perturbation": {"iterations": 2, "areas": (0.1,)},
+    "meaningful_perturbation": {"iterations": 1},
+    "agi": {"classes": 1, "steps": 2},
+    "dynamic_ablation": {"iterations": 6},
+    "learned_propagation": {"iterations": 1},
+    "prune_pgd": {"steps": 2},
+}
 # Pruning sorts single-precision scores by their bits, and extremal perturbation's masks are made in single precision.
 ONLY_SINGLE = {"prune_grad", "prune_pgd", "extremal_perturbation"}
 
@@ -94,6 +108,8 @@ def test_a_map_is_finite_and_its_own_and_the_model_is_left_as_it_was(
         parameters = {"patch": size // 4, "stride": size // 4}
     if name in ("score_cam", "ablation_cam") and network in NARROW_LAYER:
         parameters["layer"] = NARROW_LAYER[network]
+    if network in IN_SINGLE:
+        parameters |= FEWER.get(name, {})
     method = kind(**parameters)
     objection = method.objection(model, Setting(model.classes, size, size))
     if network == "vit_b_16" and name in NOT_ON_TRANSFORMERS:
