@@ -103,7 +103,7 @@ def pixel_flipping(model: Classifier, batch: Batch, maps: Tensor) -> None:
     theirs = quantus.PixelFlipping(
         features_in_step=3 * step, normalise=False, perturb_baseline=0.0, disable_warnings=True
     )(
-        model=Softmax(model),
+        model=Softmax(model).eval(),
         x_batch=batch.images.cpu().numpy(),
         y_batch=batch.targets.cpu().numpy(),
         a_batch=maps.cpu().numpy().repeat(3, axis=1),
