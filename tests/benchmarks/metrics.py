@@ -108,6 +108,7 @@ def pixel_flipping(model: Classifier, batch: Batch, maps: Tensor) -> None:
         y_batch=batch.targets.cpu().numpy(),
         a_batch=maps.cpu().numpy().repeat(3, axis=1),
         batch_size=model.rows,
+        softmax=False,
         device=str(model.device),
     )
     quantus_seconds = (clock(model) - began) / len(batch)
