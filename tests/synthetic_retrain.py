@@ -16,35 +16,12 @@ from pipeline.report.record import read_record
 from pipeline.retrain.grid import read_grid
 from pipeline.retrain.summary import benchmarks, retrain_summary
 from pipeline.stages.column import tensor_array
+from pipeline.stages.retrain import SCHEMA as ROWS
 from pipeline.store import Output
 
 Accuracy = Callable[[str | None, float, int], float | None]
 """By method (None: the clean arm), fraction and repeat; None where the cell is not trained."""
 FILL = (120, 130, 140)
-ROWS = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("id", pa.string()),
-        ("model", pa.string()),
-        ("network", pa.string()),
-        ("kind", pa.string()),
-        ("method", pa.string()),
-        ("fraction", pa.float64()),
-        ("repeat", pa.int32()),
-        ("accuracy", pa.float32()),
-        ("train_accuracy", pa.float32()),
-        ("train_images", pa.int32()),
-        ("test_images", pa.int32()),
-        ("seconds", pa.float32()),
-        (
-            "history",
-            pa.list_(pa.struct([("number", pa.int32()), ("loss", pa.float32()), ("accuracy", pa.float32())])),
-        ),
-        ("file", pa.string()),
-        ("left_out", pa.int32()),
-        ("fill", pa.list_(pa.uint8(), 3)),
-    ]
-)
 
 
 def add_retraining(
