@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,87 +11,27 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from region_files import (
+    COUNT,
+    HEIGHT,
+    MASK_LAYOUTS,
+    MASKS,
+    WIDTH,
+    encoded_images,
+    file_of,
+    loaded,
+    message,
+    opened,
+    png,
+    raw_images,
+    reasons,
+    tensor,
+    write,
+)
 
-from pipeline.data import Dataset, Digits, Parquet, Shapes, Shard, build_index
+from pipeline.data import Dataset, Digits, Parquet, build_index
 from pipeline.data.parquet_region import read_regions
-from pipeline.errors import FatalError, RetryableError, ShardError
-from pipeline.noise import Noise
-from pipeline.stages.image_cache import ImageCache
-
-HEIGHT, WIDTH, COUNT = 12, 18, 9
-DRAWN = Noise(0).generator("test", "masks").random((COUNT, HEIGHT, WIDTH))
-MASKS = DRAWN < 0.4
-
-
-def file_of(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    return file_of(Image.fromarray(pixels))
-
-
-def pictured(masks: np.ndarray) -> np.ndarray:
-    """Masks as white on black, (n, H, W, 3)."""
-    return np.repeat(masks[..., None] * np.uint8(255), 3, axis=3)
-
-
-def encoded_images(masks: np.ndarray) -> pa.Array:
-    return pa.array([{"bytes": png(image), "path": None} for image in pictured(masks)])
-
-
-def raw_images(masks: np.ndarray) -> pa.Array:
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(pictured(masks))
-
-
-def tensor(masks: np.ndarray, kind: pa.DataType) -> pa.Array:
-    whole = pa.fixed_shape_tensor(kind, masks.shape[1:])
-    storage = pa.array(list(masks.reshape(len(masks), -1)), pa.list_(pa.uint8(), masks[0].size))
-    return pa.ExtensionArray.from_storage(whole, storage.cast(whole.storage_type))
-
-
-MASK_LAYOUTS: dict[str, Callable[[np.ndarray], pa.Array]] = {
-    "struct": lambda masks: pa.array([{"bytes": png(mask * np.uint8(255)), "path": "m.png"} for mask in masks]),
-    "binary": lambda masks: pa.array([png(mask * np.uint8(1)) for mask in masks]),
-    "colours": lambda masks: pa.array([png(mask[..., None] * np.array([0, 0, 9], np.uint8)) for mask in masks]),
-    "one bit": lambda masks: pa.array([png(mask) for mask in masks]),
-    "uint8 tensor": lambda masks: tensor(masks * np.uint8(3), pa.uint8()),
-    "bool tensor": lambda masks: tensor(masks, pa.bool_()),
-    "tensor of one channel first": lambda masks: tensor(masks[:, None], pa.bool_()),
-    "tensor of one channel last": lambda masks: tensor(masks[..., None], pa.uint8()),
-    "list": lambda masks: pa.array(masks.tolist(), pa.list_(pa.list_(pa.bool_()))),
-    "fixed list": lambda masks: pa.array(masks.astype(int).tolist(), pa.list_(pa.list_(pa.uint8(), WIDTH), HEIGHT)),
-}
-
-
-def write(path: Path, image: pa.Array | None = None, **columns: object) -> str:
-    image = encoded_images(MASKS) if image is None else image
-    ids = [f"s{row}" for row in range(len(image))]
-    table = pa.table({"image": image, "label": np.arange(len(image)) % 3, "id": ids, **columns})
-    pq.write_table(table, path, row_group_size=4)
-    return str(path)
-
-
-def opened(config: Parquet) -> Dataset:
-    return Dataset(config, build_index(config), seed=0)
-
-
-def loaded(path: str, **changes: object) -> Shard:
-    dataset = opened(Parquet(path=path, **changes))
-    return dataset.load(range(len(dataset)), regions=True)
-
-
-def reasons(shard: Shard) -> dict[str, str]:
-    assert all("\n" not in one.reason for one in shard.regionless)
-    return {one.id: one.reason for one in shard.regionless}
-
-
-def message(config: Parquet) -> str:
-    with pytest.raises(FatalError) as caught:
-        build_index(config)
-    return str(caught.value)
+from pipeline.errors import RetryableError
 
 
 @pytest.mark.parametrize("layout", MASK_LAYOUTS)
@@ -359,76 +298,3 @@ def test_columns_that_cannot_be_masks_or_boxes_are_refused(tmp_path: Path) -> No
 def test_nobody_looks_for_masks_in_the_training_split() -> None:
     config = Parquet(path="test", train_path="train", mask_column="masks", boxes_column="boxes")
     assert config.training_split() == Parquet(path="train")
-
-
-class Watched(Dataset):
-    """A data set that notes what is asked of it."""
-
-    def __init__(self, config: Parquet | Shapes) -> None:
-        super().__init__(config, build_index(config), 0)
-        self.asked: list[tuple[int, int, bool]] = []
-
-    def load(self, positions: range, threads: int = 2, *, regions: bool = False) -> Shard:
-        self.asked.append((positions.start, positions.stop, regions))
-        return super().load(positions, threads, regions=regions)
-
-
-def test_the_cache_gives_regions_of_any_positions_in_their_order() -> None:
-    config = Shapes(count=300, size=32, shortcut=0.5)
-    dataset = Watched(config)
-    whole = dataset.load(range(300), regions=True)
-    cache = ImageCache(dataset, 2**20, 1)
-    for positions in ([5], [299, 0, 128, 127], list(range(100, 270))):
-        found = cache.regions(positions)
-        assert found.keys() == {"object", "shortcut"}
-        assert all(found[name].equal(whole.regions[name][positions]) for name in found)
-    assert cache.regions([])["object"].shape == (0, 1, 32, 32)
-    assert cache.get(120, 140).images.equal(whole.images[120:140])
-
-
-def test_the_cache_reads_no_regions_before_somebody_asks_and_then_with_the_images() -> None:
-    dataset = Watched(Shapes(count=384, size=32))
-    cache = ImageCache(dataset, 2**30, 1)
-    cache.get(0, 200)
-    cache.regions([3])
-    cache.get(0, 128)
-    cache.get(100, 384)
-    cache.regions([383])
-    cache.regionless([383])
-    assert dataset.asked == [(0, 256, False), (0, 128, True), (128, 384, True)]
-
-
-def test_the_cache_keeps_to_its_bytes() -> None:
-    dataset = Watched(Shapes(count=512, size=32))
-    block = 128 * 32 * 32
-    cache = ImageCache(dataset, 2 * 4 * block, 1)
-    cache.regions([0, 128])
-    cache.regions([0])
-    cache.regions([256])
-    dataset.asked.clear()
-    cache.regions([0])
-    cache.regions([256])
-    assert dataset.asked == []
-    cache.regions([128])
-    assert dataset.asked == [(128, 256, True)]
-
-
-def test_the_cache_names_the_samples_whose_region_is_not_known(tmp_path: Path) -> None:
-    masks = MASK_LAYOUTS["binary"](MASKS).to_pylist()
-    masks[1] = masks[4] = None
-    path = write(tmp_path / "a.parquet", masks=pa.array(masks))
-    cache = ImageCache(opened(Parquet(path=path, mask_column="masks")), 2**20, 1)
-    assert [(one.position, one.id, one.reason) for one in cache.regionless([0, 4, 7])] == [
-        (4, "s4", "the mask is null")
-    ]
-    assert cache.regions([0, 4])["object"].flatten(1).any(1).tolist() == [True, False]
-
-
-def test_the_cache_says_when_an_image_is_gone(tmp_path: Path) -> None:
-    images = encoded_images(MASKS).to_pylist()
-    images[2] = None
-    path = write(tmp_path / "a.parquet", pa.array(images), masks=MASK_LAYOUTS["binary"](MASKS))
-    cache = ImageCache(opened(Parquet(path=path, mask_column="masks")), 2**20, 1)
-    with pytest.raises(ShardError, match="position 2"):
-        cache.regions([1, 2])
-    assert ImageCache(Dataset(Digits(), build_index(Digits()), 0), 2**20, 1).regions([1, 2]) == {}
