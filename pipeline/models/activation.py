@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from pipeline.errors import FatalError
 from pipeline.models.classifier import Classifier
-from pipeline.models.probe import probe_images, same_values
+from pipeline.models.probe import asked_once, probe_images, same_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,7 @@ def replaced_activations(rule: Rule) -> Iterator[None]:
         yield
 
 
+@asked_once
 def activation_kinds(model: Classifier, height: int, width: int) -> tuple[str, ...]:
     """The kinds of a model's activations in the order of their calls; two forwards of two drawn images.
 

@@ -29,6 +29,13 @@ class Memory:
     total: int
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    # PyTorch's CPU allocator (on Linux, then on Windows) and CUDA's libraries raise plain RuntimeErrors.
+    said = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error) for one in said)
+
+
 def device_memory(device: torch.device) -> Memory:
     """Memory of a CUDA device; of the machine, within the limits of its control groups, for any other."""
     if device.type != "cuda":

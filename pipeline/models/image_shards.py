@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import FatalError, ShardError
+from pipeline.models.image_order import ImageOrder, shards_within
+from pipeline.models.processes import ALONE, Processes
 
 Read = Callable[[int, int], tuple[Tensor, Tensor]]
 """Images and labels of the positions start to stop − 1: (n, 3, H, W) uint8 and (n,) integers; n may be less than
@@ -26,6 +28,7 @@ class ImageShards:
         size: height and width.
         classes: labels are in [0, classes).
         shard: positions that are read at a time.
+        buffer: shards that are shuffled among each other.
     """
 
     def __init__(
@@ -36,6 +39,8 @@ class ImageShards:
         classes: int,
         shard: int | None = None,
         counts: Sequence[int] | None = None,
+        buffer: int | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Say what is read.
 
@@ -46,6 +51,8 @@ class ImageShards:
             classes: how many.
             shard: positions at a time; default: 256, and less of large images, so that a shard is at most 32 MiB.
             counts: how many images each shard gives; default: they are counted by reading all once, where it matters.
+            buffer: shards that are shuffled among each other; default: 64 MiB of them, and no fewer than 32.
+            processes: each of them reads its part of what is visited, and gets all of it from the others.
 
         Raises:
             ValueError: there are no positions, or not one count a shard.
@@ -56,7 +63,8 @@ class ImageShards:
             raise ValueError(f"{total} positions, expected one or more")
         if counts is not None and len(counts) != len(self):
             raise ValueError(f"{len(counts)} counts for {len(self)} shards of {self.shard} positions")
-        self._read = read
+        self.buffer = buffer or shards_within(self.shard_bytes)
+        self._read, self._processes = read, processes
         self._counts = list(counts) if counts is not None else None
 
     def __len__(self) -> int:
@@ -68,19 +76,33 @@ class ImageShards:
         """Of all images, none left out."""
         return self.total * 3 * self.size[0] * self.size[1]
 
+    @property
+    def shard_bytes(self) -> int:
+        """Of the images of a shard."""
+        return self.shard * 3 * self.size[0] * self.size[1]
+
     def counts(self) -> list[int]:
         """How many images each shard gives."""
         if self._counts is None:
             self._counts = [len(labels) for _, labels in self.visited(range(len(self)))]
         return self._counts
 
-    def visited(self, numbers: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
+    def order(self) -> ImageOrder:
+        """The order in which a training sees the images, held or not."""
+        return ImageOrder(tuple(self.counts()), self.buffer)
+
+    def visited(self, numbers: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
         """Shards by their numbers, (n, H, W, 3) uint8 and (n,) int64; the next one is read while one is in use.
+
+        Where several processes train together, all of them have to go through the same numbers.
 
         Raises:
             ShardError: what is read has another shape or type, or is not as much as before.
             FatalError: a label is outside the classes.
         """
+        return self._processes.dealt(numbers, self._visited)
+
+    def _visited(self, numbers: Iterable[int]) -> Iterator[tuple[Tensor, Tensor]]:
         with ThreadPoolExecutor(1, "training-images") as reader:
             ahead: Future[tuple[Tensor, Tensor]] | None = None
             for number in numbers:

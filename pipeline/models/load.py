@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -132,7 +133,10 @@ def _download(config: ModelConfig) -> Weights:
     try:
         if member is None:
             return _download_timm(config.name, source)
-        state = member.get_state_dict(progress=False, check_hash=True)
+        # torchvision unpickles what it downloads unless it is told not to.
+        state = member.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise FatalError(f"{source}: holds more than tensors, which is not loaded since it can run code") from error
     except (OSError, RuntimeError) as error:
         raise FatalError(f"{source} could not be downloaded: {error}") from error
     preset = member.transforms()

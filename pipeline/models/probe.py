@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+from weakref import WeakKeyDictionary
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +16,27 @@ from pipeline.noise import Noise
 
 ROUNDING = 1e-3
 """Largest difference that counts as rounding, relative to the largest value; TF32 rounds to about this."""
+
+
+Found = TypeVar("Found")
+
+
+def asked_once(ask: Callable[[Classifier, int, int], Found]) -> Callable[[Classifier, int, int], Found]:
+    """Remember what is found of a model and a size of images: several methods ask the same before a job runs.
+
+    Args:
+        ask: depends on the model, whose parameters do not change meanwhile, and on height and width alone.
+    """
+    answers: WeakKeyDictionary[Classifier, dict[tuple[int, int], Found]] = WeakKeyDictionary()
+
+    @wraps(ask)
+    def remembering(model: Classifier, height: int, width: int) -> Found:
+        known = answers.setdefault(model, {})
+        if (height, width) not in known:
+            known[height, width] = ask(model, height, width)
+        return known[height, width]
+
+    return remembering
 
 
 def probe_images(model: Classifier, count: int, height: int, width: int) -> Tensor:

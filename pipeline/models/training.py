@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from pipeline.errors import FatalError
 from pipeline.models.build import build_network, source_digest
 from pipeline.models.config import TrainingConfig
 from pipeline.models.device_memory import reused_allocations
+from pipeline.models.device_name import device_name
+from pipeline.models.processes import ALONE, Processes
 from pipeline.models.training_checkpoint import Checkpoint
 from pipeline.models.training_data import HeldImages, Images
 from pipeline.models.training_run import Epoch, Normalisation, TrainingRun, reproducible, training_precision
@@ -36,6 +39,9 @@ class TrainedNetwork:
         seconds: wall clock, that before a checkpoint included.
         history: one entry an epoch.
         test_accuracy: share of the test images classified correctly; None without test images.
+        device: what the device is called; of several, the first process's.
+        devices: how many trained it together.
+        precision: of the passes through the network while it was trained: `float32` or `bfloat16`.
     """
 
     state_dict: dict[str, Tensor]
@@ -43,7 +49,10 @@ class TrainedNetwork:
     accuracy: float | None
     seconds: float
     history: tuple[Epoch, ...]
-    test_accuracy: float | None = None
+    test_accuracy: float | None
+    device: str
+    devices: int
+    precision: str
 
     def to_bytes(self) -> bytes:
         """A safetensors file that `load_classifier` takes."""
@@ -95,11 +104,15 @@ def train_and_test(
     resume: bytes | None = None,
     keep: Callable[[bytes], None] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    processes: Processes = ALONE,
 ) -> TrainedNetwork:
     """Trains a network from scratch, and measures it.
 
     The same arguments give the same weights on the same hardware and number of threads, with and without a stop in
-    between. The global random state is left as it was. Accuracies are measured in float32.
+    between. The global random state is left as it was. Accuracies are measured in float32. Several processes, each with
+    all images or all shards of them, train one network: each takes its share of every batch, batch norm takes its
+    statistics from the whole batch, and the result differs from that of one process by rounding alone, and by what
+    dropout draws.
 
     Args:
         name: see `build_network`.
@@ -110,8 +123,9 @@ def train_and_test(
         seed: decides initial weights, order, augmentation and dropout.
         training_accuracy: whether to measure the accuracy on the training images, without augmentation.
         resume: what `keep` was given last by a training with these arguments.
-        keep: takes what `resume` goes on from, after an epoch.
+        keep: takes what `resume` goes on from, after an epoch; called in the first process.
         checkpoint_seconds: least time between two calls of `keep`.
+        processes: those that train this network together; all of them call this with the same arguments.
 
     Returns:
         The weights, their metadata, and how training went.
@@ -131,29 +145,26 @@ def train_and_test(
             f"{len(test)} test images of {test.classes} classes on {test.device}, expected one or more of {classes} "
             f"classes on {device}"
         )
-    precision = training_precision(config, device)
     if mean is None or std is None:
         measured_mean, measured_std = training.statistics()
         mean = measured_mean if mean is None else mean
         std = measured_std if std is None else std
     mean, std = [float(value) for value in mean], [float(value) for value in std]
+    # Where one of the devices lacks bfloat16, all do without.
+    rounded = processes.least(training_precision(config, device) is torch.bfloat16)
+    precision = torch.bfloat16 if rounded else torch.float32
     # The order of channels in memory that convolutions are fastest in, on CPUs and GPUs (measured: a fifth).
     network = build_network(name, classes, seed=seed).to(device).to(memory_format=torch.channels_last)
-    run = TrainingRun(network, Normalisation(mean, std, device), config, precision, len(training), seed)
     identity = digest(
         [name, source_digest(name, network), classes, mean, std, seed, torch.__version__, device.type],
         {field: getattr(config, field) for field in TrainingConfig.model_fields} | {"precision": str(precision)},
-        [len(training), *training.size, training.arrangement],
+        [len(training), *training.size, training.order.name],
     )
-    with reused_allocations() if device.type == "cpu" else nullcontext(), reproducible(device, seed):
+    run = TrainingRun(network, Normalisation(mean, std, device), config, precision, len(training), seed, processes)
+    allocations = reused_allocations() if device.type == "cpu" else nullcontext()
+    with allocations, reproducible(device, seed + processes.rank):
         earlier = run.restore(Checkpoint.from_bytes(resume, identity)) if resume is not None else 0.0
-        kept = time.perf_counter()
-        while len(run.history) < config.epochs:
-            run.epoch(training)
-            now = time.perf_counter()
-            if keep is not None and now - kept >= checkpoint_seconds:
-                keep(run.checkpoint(identity, earlier + now - start).to_bytes())
-                kept = now
+        _train(run, training, identity, start - earlier, keep, checkpoint_seconds)
         accuracy = run.accuracy(training) if training_accuracy else None
         test_accuracy = run.accuracy(test) if test is not None else None
     return TrainedNetwork(
@@ -163,7 +174,29 @@ def train_and_test(
         earlier + time.perf_counter() - start,
         tuple(run.history),
         test_accuracy,
+        device_name(device),
+        processes.count,
+        str(precision).removeprefix("torch."),
     )
+
+
+def _train(
+    run: TrainingRun,
+    images: Images,
+    identity: str,
+    start: float,
+    keep: Callable[[bytes], None] | None,
+    checkpoint_seconds: float,
+) -> None:
+    """The epochs that are left. A checkpoint is due once it is in every process."""
+    kept = time.perf_counter()
+    while len(run.history) < run.config.epochs:
+        run.epoch(images)
+        now = time.perf_counter()
+        if keep is not None and run.processes.least(now - kept >= checkpoint_seconds):
+            content = run.checkpoint(identity, now - start).to_bytes()
+            run.processes.by_lead(partial(keep, content))
+            kept = now
 
 
 def permuted_labels(labels: Tensor, noise: Noise) -> Tensor:

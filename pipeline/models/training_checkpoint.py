@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_MAGIC = b"heatline training 1\n"
+_MAGIC = b"heatline training 2\n"
 
 
 class CheckpointError(Exception):
@@ -28,8 +28,8 @@ class Checkpoint:
         seconds: wall clock so far.
         network, optimizer: their state dicts.
         generator: state of the generator of orders and augmentations.
-        random: state of the CPU's global generator, from which dropout draws there.
-        device_random: the same of the CUDA device; None on the CPU.
+        random: by process, the state of the CPU's global generator, from which dropout draws there.
+        device_random: the same of the CUDA devices; empty on the CPU.
     """
 
     identity: str
@@ -38,8 +38,8 @@ class Checkpoint:
     network: dict[str, Tensor]
     optimizer: dict[str, Any]
     generator: Tensor
-    random: Tensor
-    device_random: Tensor | None
+    random: list[Tensor]
+    device_random: list[Tensor]
 
     def to_bytes(self) -> bytes:
         """A line, the SHA-256 of what follows, and a file of PyTorch that `weights_only` loads."""

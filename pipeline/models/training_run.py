@@ -16,6 +16,8 @@ from pipeline.errors import DivergedError, FatalError
 from pipeline.models.augmentation import Augmentation
 from pipeline.models.config import TrainingConfig
 from pipeline.models.optimization import make_optimizer, one_cycle_rate
+from pipeline.models.processes import ALONE, Processes
+from pipeline.models.shared_norm import shared_batch_norm
 from pipeline.models.training_checkpoint import Checkpoint
 from pipeline.models.training_data import Images
 
@@ -41,7 +43,11 @@ class Normalisation:
 
 
 class TrainingRun:
-    """A network on its way, and all that its next epoch depends on beside the global random state."""
+    """A network on its way, and all that its next epoch depends on beside the global random state.
+
+    Where several processes train together, each takes its share of every batch, and the gradients are those of the
+    whole batch: the network is that of one process, but for rounding and for what dropout draws.
+    """
 
     def __init__(
         self,
@@ -51,8 +57,10 @@ class TrainingRun:
         precision: torch.dtype,
         count: int,
         seed: int,
+        processes: Processes = ALONE,
     ) -> None:
         self.network, self.normalise, self.config, self.precision = network, normalise, config, precision
+        self.processes, self._replica = processes, processes.replicated(network)
         self.optimizer = make_optimizer(network, config)
         self.generator = torch.Generator().manual_seed(seed)
         self.history: list[Epoch] = []
@@ -67,22 +75,30 @@ class TrainingRun:
         batches = images.epoch(config.batch_size, self.generator)
         augmentation = Augmentation.draw(config, len(images), images.size, self.generator, device)
         loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-        seen = 0
+        seen, together = 0, self.processes.count
         for step, (pixels, targets) in enumerate(islice(batches, self.steps), (number - 1) * self.steps):
             for group in self.optimizer.param_groups:
                 group["lr"] = one_cycle_rate(step, self.steps * config.epochs, config)
-            inputs = self.normalise(augmentation(pixels, seen))
-            with torch.autocast(device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
-                logits = self.network(inputs)
+            share, whole = self.processes.share(len(targets)), len(targets)
+            pixels, targets = pixels[share.rows], targets[share.rows]
+            inputs = self.normalise(augmentation(pixels, seen + share.rows.start))
+            with (
+                torch.autocast(device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16),
+                shared_batch_norm(self.processes),
+            ):
+                logits = self._replica(inputs)
                 loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            # The mean over processes is taken of the gradients; of unequal shares it has to be the mean over images.
+            weight = share.counted * len(targets) / whole * together
+            (loss * weight if together > 1 else loss).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             # Summed on the device: reading a number each step would make it wait.
-            loss_sum += loss.detach() * len(targets)
-            correct += (logits.detach().argmax(1) == targets).sum()
-            seen += len(targets)
-        epoch = Epoch(number, loss_sum.item() / seen, correct.item() / seen)
+            loss_sum += loss.detach() * (share.counted * len(targets))
+            correct.add_((logits.detach().argmax(1) == targets).sum(), alpha=share.counted)
+            seen += whole
+        loss_all, correct_all = self.processes.summed(torch.stack([loss_sum, correct])).tolist()
+        epoch = Epoch(number, loss_all / seen, correct_all / seen)
         if not math.isfinite(epoch.loss):
             raise DivergedError(
                 f"training diverged in epoch {number}: the loss is {epoch.loss}; lower learning_rate "
@@ -95,13 +111,17 @@ class TrainingRun:
         """Share of the images classified correctly, as they are."""
         self.network.eval()
         correct = torch.zeros((), device=images.device)
+        processes = self.processes
         # 512 of up to 64 px, and of larger ones as many as have so many pixels.
         for pixels, targets in images.in_order(max(1, min(512, 2**21 // (images.size[0] * images.size[1])))):
-            correct += (self.network(self.normalise(pixels)).argmax(1) == targets).sum()
-        return correct.item() / len(images)
+            start, stop = (len(targets) * rank // processes.count for rank in (processes.rank, processes.rank + 1))
+            if stop > start:
+                logits = self.network(self.normalise(pixels[start:stop]))
+                correct += (logits.argmax(1) == targets[start:stop]).sum()
+        return processes.summed(correct).item() / len(images)
 
     def checkpoint(self, identity: str, seconds: float) -> Checkpoint:
-        """What `restore` goes on from, inside `reproducible`."""
+        """What `restore` goes on from, inside `reproducible`; all processes call it together."""
         device = self.normalise.scale.device
         return Checkpoint(
             identity,
@@ -110,8 +130,8 @@ class TrainingRun:
             dict(self.network.state_dict()),
             self.optimizer.state_dict(),
             self.generator.get_state(),
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+            self.processes.collected(torch.get_rng_state()),
+            self.processes.collected(torch.cuda.get_rng_state(device)) if device.type == "cuda" else [],
         )
 
     def restore(self, checkpoint: Checkpoint) -> float:
@@ -119,9 +139,11 @@ class TrainingRun:
         self.network.load_state_dict(checkpoint.network)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.generator.set_state(checkpoint.generator)
-        torch.set_rng_state(checkpoint.random)
-        if checkpoint.device_random is not None:
-            torch.cuda.set_rng_state(checkpoint.device_random, self.normalise.scale.device)
+        rank = self.processes.rank
+        if rank < len(checkpoint.random):
+            torch.set_rng_state(checkpoint.random[rank])
+        if rank < len(checkpoint.device_random):
+            torch.cuda.set_rng_state(checkpoint.device_random[rank], self.normalise.scale.device)
         self.history = [Epoch(*entry) for entry in checkpoint.history]
         return checkpoint.seconds
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pyarrow as pa
 import safetensors.torch
 import torch
-from pyarrow import fs
 from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.errors import FatalError
+from pipeline.filesystem import open_filesystem, store_error
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -127,7 +127,7 @@ def flat_state(loaded: object, source: str) -> Mapping[str, Tensor]:
 def _read_bytes(location: str) -> bytes:
     try:
         if "://" in location:
-            system, path = fs.FileSystem.from_uri(location)
+            system, path = open_filesystem(location)
             with system.open_input_stream(path) as stream:
                 return bytes(stream.read())
         return Path(location).read_bytes()
@@ -136,7 +136,9 @@ def _read_bytes(location: str) -> bytes:
     except pa.ArrowInvalid as error:
         raise FatalError(f"{location}: cannot be read: {_first_line(error)}") from None
     except OSError as error:
-        raise FatalError(f"{location}: cannot be read: {_first_line(error)}") from None
+        failure = store_error(location, error)
+        # An object store may answer later; a disk that fails goes on failing.
+        raise (failure if "://" in location else FatalError(str(failure))) from None
 
 
 def _parse_safetensors(content: bytes, source: str) -> Weights:

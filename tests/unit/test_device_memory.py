@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.models.device_memory import Memory, _machine_memory, device_memory
+from pipeline.models.device_memory import Memory, _machine_memory, device_memory, is_out_of_memory
 
 GIB = 2**30
 
@@ -68,6 +68,13 @@ def test_what_pytorch_keeps_unused_on_a_gpu_counts_as_free(monkeypatch: pytest.M
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 5 * GIB)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda device: GIB)
     assert device_memory(torch.device("cuda")) == Memory(7 * GIB, 80 * GIB)
+
+
+def test_what_the_allocator_of_this_system_says_is_known_as_a_lack_of_memory() -> None:
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**52, dtype=torch.uint8)
+    assert is_out_of_memory(refused.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a matter of glibc")

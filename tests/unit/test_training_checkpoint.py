@@ -126,7 +126,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(data: HeldImages) -> None:
     torch.save({"identity": io.BytesIO()}, buffer)
     content = buffer.getvalue()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        train(data, resume=b"heatline training 1\n" + hashlib.sha256(content).digest() + content)
+        train(data, resume=b"heatline training 2\n" + hashlib.sha256(content).digest() + content)
 
 
 @pytest.mark.parametrize(

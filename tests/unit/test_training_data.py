@@ -17,11 +17,10 @@ from pipeline.models import (
     StreamedImages,
     TrainedNetwork,
     TrainingConfig,
-    choose_images,
     train_and_test,
     train_network,
 )
-from pipeline.models.device_memory import Memory
+from pipeline.models.image_order import ImageOrder
 from pipeline.models.image_shards import Read
 
 QUICK = TrainingConfig(epochs=2, batch_size=16, augmentation="flip_and_shift")
@@ -68,11 +67,49 @@ def test_streamed_images_that_the_buffer_holds_come_as_held_ones_do(shard: int) 
     assert streamed.statistics() == held.statistics()
 
 
+@pytest.mark.parametrize("buffer", [1, 2, 3, 7])
+def test_images_that_the_buffer_does_not_hold_come_in_one_order_held_and_streamed(buffer: int) -> None:
+    images, labels = make_images(203)
+    kept = torch.arange(203) % 7 != 0
+
+    def read(start: int, stop: int) -> tuple[Tensor, Tensor]:
+        return images[start:stop][kept[start:stop]], labels[start:stop][kept[start:stop]]
+
+    shards = ImageShards(read, 203, (8, 9), 5, 16, buffer=buffer)
+    held, streamed = HeldImages.read(shards), StreamedImages(shards)
+    assert held.order == streamed.order
+    first, second = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    for _ in range(3):
+        assert equal(list(streamed.epoch(16, first)), list(held.epoch(16, second)))
+    assert torch.equal(first.get_state(), second.get_state())
+
+
+def test_streaming_holds_no_more_than_its_buffer() -> None:
+    images, labels = make_images(250)
+    shards = ImageShards(reading(images, labels), 250, (8, 9), 5, 10, buffer=4)
+    plan = StreamedImages(shards).order.plan(torch.Generator().manual_seed(0))
+    assert plan.slots == 40 and len(plan.rest) == 40
+    assert all(int(filled.max()) < 40 for _, filled in plan.moves)
+
+
+def test_what_the_buffer_holds_is_shuffled_over_all_of_it() -> None:
+    """Each image of a full buffer is as likely to be used soon as any other, wherever it lies in the source."""
+    order = ImageOrder((10,) * 40, 8)
+    generator = torch.Generator().manual_seed(0)
+    waited = torch.zeros(400)
+    for _ in range(200):
+        rows = order.rows(generator)
+        waited[rows] += torch.arange(400)
+    # All shards change places from epoch to epoch: the mean place of every image is the middle.
+    assert (waited / 200 - 199.5).abs().max() < 5 * 400 / 12**0.5 / 200**0.5
+
+
 @pytest.mark.parametrize("counts", [None, [45, 45, 10]])
 def test_a_network_trained_on_streamed_images_is_that_of_held_ones(counts: list[int] | None) -> None:
     images, labels = make_images(100, (16, 16))
     test_images, test_labels = make_images(70, (16, 16))
     shards = ImageShards(reading(images, labels), 100, (16, 16), 5, 45, counts)
+    assert shards.buffer >= len(shards)
     test_shards = ImageShards(reading(test_images, test_labels), 70, (16, 16), 5, 32)
     held = train_and_test(
         "cifar_cnn4",
@@ -90,10 +127,22 @@ def test_a_network_trained_on_streamed_images_is_that_of_held_ones(counts: list[
     assert same_weights(held, train_network("cifar_cnn4", images, labels, classes=5, config=QUICK))
 
 
+def test_a_set_larger_than_the_buffer_trains_the_same_network_held_and_streamed() -> None:
+    images, labels = make_images(100, (16, 16))
+    shards = ImageShards(reading(images, labels), 100, (16, 16), 5, 8, buffer=3)
+    held, streamed = (
+        train_and_test("cifar_cnn4", source, config=QUICK, training_accuracy=True)
+        for source in (HeldImages.read(shards), StreamedImages(shards))
+    )
+    assert same_weights(held, streamed)
+    assert held.history == streamed.history and held.accuracy == streamed.accuracy
+    assert not same_weights(held, train_network("cifar_cnn4", images, labels, classes=5, config=QUICK))
+
+
 def test_batches_pair_images_with_their_labels_once_each() -> None:
     images, labels = make_images(100)
-    shards = ImageShards(reading(images, labels), 100, (8, 9), 5, 9)
-    for source in (HeldImages(images, labels, 5), StreamedImages(shards, buffer=3)):
+    shards = ImageShards(reading(images, labels), 100, (8, 9), 5, 9, buffer=3)
+    for source in (HeldImages(images, labels, 5), HeldImages.read(shards), StreamedImages(shards)):
         batches = epoch(source)
         order = numbers(batches)
         assert sorted(order) == list(range(100))
@@ -107,8 +156,8 @@ def test_batches_pair_images_with_their_labels_once_each() -> None:
 @pytest.mark.parametrize("source", ["held", "streamed"])
 def test_order_changes_from_epoch_to_epoch_and_repeats_with_the_seed(source: str) -> None:
     images, labels = make_images(60)
-    shards = ImageShards(reading(images, labels), 60, (8, 9), 5, 6)
-    data = HeldImages(images, labels, 5) if source == "held" else StreamedImages(shards, buffer=3)
+    shards = ImageShards(reading(images, labels), 60, (8, 9), 5, 6, buffer=3)
+    data = HeldImages(images, labels, 5) if source == "held" else StreamedImages(shards)
     generator = torch.Generator().manual_seed(0)
     first, second = (numbers(list(data.epoch(16, generator))) for _ in range(2))
     assert first != second
@@ -118,7 +167,7 @@ def test_order_changes_from_epoch_to_epoch_and_repeats_with_the_seed(source: str
 
 def test_the_order_is_drawn_when_an_epoch_is_asked_for() -> None:
     images, labels = make_images(60)
-    data = StreamedImages(ImageShards(reading(images, labels), 60, (8, 9), 5, 6), buffer=3)
+    data = StreamedImages(ImageShards(reading(images, labels), 60, (8, 9), 5, 6, buffer=3))
     generator = torch.Generator().manual_seed(0)
     data.epoch(16, generator)
     after = generator.get_state()
@@ -135,7 +184,7 @@ def test_images_come_from_the_shards_that_the_buffer_has_room_for() -> None:
         visited.append(start // 10)
         return images[start:stop], labels[start:stop]
 
-    order = numbers(epoch(StreamedImages(ImageShards(read, 250, (8, 9), 5, 10, [10] * 25), buffer=5)))
+    order = numbers(epoch(StreamedImages(ImageShards(read, 250, (8, 9), 5, 10, [10] * 25, 5))))
     assert sorted(visited) == list(range(25)) and visited != sorted(visited)
     # Five shards are there at the start, and one more after every ten images.
     turns = [visited.index(number // 10) for number in order]
@@ -154,8 +203,8 @@ def test_shards_that_lack_images_leave_none_twice_and_none_out() -> None:
         return images[start:stop][kept[start:stop]], labels[start:stop][kept[start:stop]]
 
     expected = [number for number in range(100) if kept[number]]
-    shards = ImageShards(read, 100, (8, 9), 5, 10)
-    for source in (HeldImages.read(shards), StreamedImages(shards, buffer=3), StreamedImages(shards)):
+    few, shards = ImageShards(read, 100, (8, 9), 5, 10, buffer=3), ImageShards(read, 100, (8, 9), 5, 10)
+    for source in (HeldImages.read(few), HeldImages.read(shards), StreamedImages(few), StreamedImages(shards)):
         assert len(source) == len(expected)
         assert sorted(numbers(epoch(source))) == expected
         assert numbers(list(source.in_order(16))) == expected
@@ -223,27 +272,6 @@ def test_a_shard_of_large_images_is_smaller() -> None:
     assert ImageShards(read, 10_000, (32, 32), 5).shard == 256
     large = ImageShards(read, 10_000, (512, 512), 5).shard
     assert large * 3 * 512 * 512 <= 32 * 2**20 < (large + 1) * 3 * 512 * 512
-
-
-@pytest.mark.parametrize(
-    ("free", "share", "held", "kind", "reason"),
-    [
-        (2_600_000, 1.0, None, HeldImages, "held: 1.2 MB of images, half of what cpu has free for them is 1.3 MB"),
-        (2_400_000, 1.0, None, StreamedImages, "streamed: 1.2 MB of images, half of what cpu has free for them is 1.2"),
-        (2_600_000, 0.5, None, StreamedImages, "streamed: 1.2 MB of images, half of what cpu has free for them is 1.0"),
-        (2_400_000, 1.0, True, HeldImages, "held: 1.2 MB of images, as asked for"),
-        (2_600_000, 1.0, False, StreamedImages, "streamed: 1.2 MB of images, as asked for"),
-    ],
-)
-def test_images_are_held_where_twice_their_size_is_free(
-    monkeypatch: pytest.MonkeyPatch, free: int, share: float, held: bool | None, kind: type[Images], reason: str
-) -> None:
-    images, labels = make_images(100, (64, 64))  # 1,228,800 bytes
-    monkeypatch.setattr("pipeline.models.training_data.device_memory", lambda device: Memory(free, 4_000_000))
-    shards = ImageShards(reading(images, labels), 100, (64, 64), 5)
-    chosen, why = choose_images(shards, held=held, share=share)
-    assert type(chosen) is kind
-    assert why.startswith(reason)
 
 
 def test_test_images_have_to_fit_the_training() -> None:
