@@ -75,8 +75,8 @@ def _limit_problems(spec: JobSpec, limit: int, load_index: LoadIndex) -> list[Pr
         return []
     try:
         there = len(Dataset(split, load_index(split), spec.seed))
-    except FatalError as error:
-        return [spec.problem(("retrain",), str(error))]
+    except FatalError:
+        return []  # what is wrong with the split is said once, of the data set
     if limit <= there:
         return []
     return [spec.problem(("retrain", "train_limit"), f"the training split has {there:,} images, fewer than {limit:,}")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from jobs.spec import JobSpec, NamedMethod
 from jobs.split_layout import SplitLayout, variant_path
@@ -48,9 +48,12 @@ class RetrainLayout:
         Args:
             predictions: of the explained model, by split.
         """
-        clean: Sequence[Variant] = tuple(predictions.values())
+        statistics: dict[Split, Variant] = {}
+        for split, over in self._splits.items():
+            statistics[split] = over.statistics(predictions[split])
+            yield statistics[split]
         for repeat in range(self._config.repeats):
-            yield self._cell(None, 0.0, repeat, {}, clean)
+            yield self._cell(None, 0.0, repeat, {}, statistics)
         for method in self.methods:
             ranks: dict[Split, Variant] = {}
             for split, over in self._splits.items():
@@ -63,9 +66,9 @@ class RetrainLayout:
                 yield ranks[split]
             for fraction in self._config.fractions:
                 if self._config.write_masked:
-                    yield from (self._mask(method, fraction, one) for one in ranks.values())
+                    yield from (self._mask(method, fraction, one, statistics) for one in ranks.values())
                 for repeat in range(self._config.repeats):
-                    yield self._cell(method, fraction, repeat, ranks, clean)
+                    yield self._cell(method, fraction, repeat, ranks, statistics)
 
     def _ranks(self, maps: Variant) -> Variant:
         """The ranks of a method's maps."""
@@ -97,6 +100,7 @@ class RetrainLayout:
             repeat=repeat,
             training=config.training(),
             save_weights=config.save_weights,
+            max_unranked_share=config.max_unranked_share,
         )
 
     def _cell(
@@ -105,15 +109,17 @@ class RetrainLayout:
         fraction: float,
         repeat: int,
         ranks: Mapping[Split, Variant],
-        predictions: Sequence[Variant],
+        statistics: Mapping[Split, Variant],
     ) -> Variant:
         """One training."""
-        cell, model = self._cell_config(method, fraction, repeat), predictions[0].model
+        cell, model = self._cell_config(method, fraction, repeat), statistics["explained"].model
         data = {split: [over.dataset.fingerprint, len(over.dataset)] for split, over in self._splits.items()}
         classes = self._splits["explained"].settings[model].classes
         code = source_digest(cell.network, build_network(cell.network, classes)) if ":" in cell.network else None
-        # What a method or a folder is called does not count, nor, without a method, which pixels would go.
-        counted = cell.model_dump(mode="json", exclude={"method"} if method else {"method", "kind", "fill"})
+        # What a method or a folder is called does not count, nor, without a method, which pixels would go, nor whether
+        # weights are kept (they are a position of their own), nor up to which share of images without ranks it is made.
+        unseen = {"method", "save_weights", "max_unranked_share"} | (set() if method else {"kind", "fill"})
+        counted = cell.model_dump(mode="json", exclude=unseen)
         fingerprint = digest(
             "retrain",
             Retrain.revision,
@@ -125,25 +131,28 @@ class RetrainLayout:
             *[variant.fingerprint for variant in ranks.values()],
         )
         training, tested = (len(self._splits[split].dataset) for split in ("retraining", "explained"))
-        seen = cell.training.epochs * training
+        seen, positions = cell.training.epochs * training, 2 if cell.save_weights else 1
         names = {"method": method.id, "fraction": f"{fraction:g}"} if method is not None else {"method": "clean"}
         return Variant(
             path=variant_path("retrain", fingerprint, model=model, **names, repeat=str(repeat)),
             stage="retrain",
             fingerprint=fingerprint,
-            total=1,
-            unit_size=1,
+            total=positions,
+            unit_size=positions,
             # Of the network that is trained; to train weights costs about what an input gradient does.
-            cost=Cost(seen + training + tested, seen),
-            reads=tuple(Read(variant.path, whole=True) for variant in ranks.values()),
+            cost=Cost(seen + training + tested, seen) * (1 / positions),
+            reads=tuple(Read(variant.path, whole=True) for variant in (*statistics.values(), *ranks.values())),
             model=model,
             method=cell.method,
             cell=cell,
             rank_variants={split: variant.path for split, variant in ranks.items()},
+            statistics_variants={split: variant.path for split, variant in statistics.items()},
             classes=classes,
         )
 
-    def _mask(self, method: NamedMethod, fraction: float, ranks: Variant) -> Variant:
+    def _mask(
+        self, method: NamedMethod, fraction: float, ranks: Variant, statistics: Mapping[Split, Variant]
+    ) -> Variant:
         """The masked images of a split."""
         cell = self._cell_config(method, fraction, 0)
         data = self._splits[ranks.split].dataset.fingerprint
@@ -159,10 +168,11 @@ class RetrainLayout:
             total=ranks.total,
             unit_size=ranks.unit_size,
             cost=Cost(),
-            reads=(Read(ranks.path),),
+            reads=(Read(ranks.path), Read(statistics["retraining"].path, whole=True)),
             model=ranks.model,
             method=method.id,
             split=ranks.split,
             cell=cell,
             rank_variants={ranks.split: ranks.path},
+            statistics_variants={"retraining": statistics["retraining"].path},
         )

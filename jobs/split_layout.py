@@ -12,6 +12,7 @@ from pipeline.models import ModelConfig
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.predict import Predict
 from pipeline.stages.segment import Segment
+from pipeline.stages.statistics import Statistics
 from pipeline.stages.variant import FOLDERS, Read, Split, StageName, Variant, folder_name
 
 REFERENCE_PIXELS = 224 * 224
@@ -94,6 +95,25 @@ class SplitLayout:
             model=model,
             split=self.split,
             segmentation=segmentation,
+        )
+
+    def statistics(self, own: Variant) -> Variant:
+        """What is to be known of the images before a network is trained on them.
+
+        Args:
+            own: the split's predictions: of the images, they are what is made first, and on the same worker.
+        """
+        fingerprint = digest("statistics", Statistics.revision, self.dataset.fingerprint)
+        return Variant(
+            path=variant_path("statistics", fingerprint, split=self.split),
+            stage="statistics",
+            fingerprint=fingerprint,
+            total=own.total,
+            unit_size=own.unit_size,
+            cost=Cost(),
+            reads=(Read(own.path),),
+            model=own.model,
+            split=self.split,
         )
 
     def attribute(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -40,6 +40,7 @@ def add_retraining(
     ranked: bool = True,
     row_kind: str | None = None,
     summarised: bool = True,
+    row: Callable[[str | None], Mapping[str, object]] = lambda method: {},
 ) -> Output:
     """Commit ranks and cells, and put them, with their summary, into the record of `write_run`.
 
@@ -51,6 +52,7 @@ def add_retraining(
         ranked: whether ranks are committed; they are of the maps that `write_run` stores.
         row_kind: what the rows say of their kind; default: what the record says.
         summarised: whether the record has the benchmark's figures.
+        row: further columns of a cell's row, by its method.
     """
     record = output.run(RUN)
     for number, method in enumerate(methods):
@@ -72,7 +74,7 @@ def add_retraining(
             found = accuracy(method, fraction, repeat)
             if found is None:
                 continue
-            row = {
+            columns = {
                 **cell,
                 "position": 0,
                 "id": f"{place}/{repeat}",
@@ -86,8 +88,9 @@ def add_retraining(
                 "history": [{"number": 1, "loss": 0.5, "accuracy": 0.75}],
                 "left_out": 0,
                 "fill": FILL if method else None,
+                **row(method),
             }
-            output.commit(path, 0, 1, pa.Table.from_pylist([row], schema=ROWS), [], [f"{place}/{repeat}"])
+            output.commit(path, 0, 1, pa.Table.from_pylist([columns], schema=ROWS), [], [f"{place}/{repeat}"])
     output.write_bytes(f"runs/{RUN}.json", json.dumps(record).encode())
     if summarised:
         found_all = benchmarks(read_grid(output, read_record(output, RUN).variants).cells, ())

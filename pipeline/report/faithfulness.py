@@ -62,7 +62,9 @@ class Cell:
     @property
     def mean(self) -> str:
         """The mean, or that there is none."""
-        return "no value" if self.summary is None or self.summary.mean is None else figure(self.summary.mean)
+        if self.summary is None:
+            return "not scored"
+        return "no value" if self.summary.mean is None else figure(self.summary.mean)
 
     @property
     def interval(self) -> str:

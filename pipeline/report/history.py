@@ -10,7 +10,7 @@ from pipeline.report.cost import duration
 from pipeline.report.fact import utc_time
 from pipeline.report.heatmap import colour_stops
 from pipeline.report.palette import palette
-from pipeline.report.record import read_record
+from pipeline.report.record import RunRecord, read_record
 from pipeline.report.rerun import fingerprints
 from pipeline.report.template import style_sheet, template
 from pipeline.report.trend import HEIGHT, WIDTH, Visit, date_text, trends
@@ -30,6 +30,8 @@ class RunRow:
         started, took: in words; empty where the record does not tell.
         samples, done, reused, failures: counts; None where the record cannot be read.
         page: its page, as a path from this one; empty where there is none.
+        repeats: runs that one row stands for, which found everything as another had left it; 0 of any other run.
+        since: when the first of those began, in words.
     """
 
     run: str
@@ -41,6 +43,8 @@ class RunRow:
     reused: int | None = None
     failures: int | None = None
     page: str = ""
+    repeats: int = 0
+    since: str = ""
 
 
 def build_history(output: Output, most: int = MOST_RUNS) -> str:
@@ -57,7 +61,9 @@ def build_history(output: Output, most: int = MOST_RUNS) -> str:
         FatalError: the output cannot be written.
     """
     names = output.runs()
-    rows, visits = _runs(output, names[-most:])
+    runs = _latest(output, names, most)
+    rows, visits = [_row(output, one) for one in runs], _visits(runs)
+    shown = sum(one.count for one in runs)
     methods = dict.fromkeys(method for visit in reversed(visits) for method in visit.record.methods)
     control = next((visit.record.control for visit in reversed(visits) if visit.record.control), None)
     colours = palette(sorted(methods, key=lambda method: method == control), control)
@@ -70,8 +76,9 @@ def build_history(output: Output, most: int = MOST_RUNS) -> str:
             heat=colour_stops(),
             series=colours,
             control=control,
-            rows=rows[::-1],
-            left_out=max(len(names) - most, 0),
+            rows=rows,
+            shown=shown,
+            left_out=len(names) - shown,
             trends=trends(visits, colours),
             first=date_text(visits[0].time) if visits else "",
             last=date_text(visits[-1].time) if visits else "",
@@ -84,29 +91,68 @@ def build_history(output: Output, most: int = MOST_RUNS) -> str:
     return PAGE
 
 
-def _runs(output: Output, names: Sequence[str]) -> tuple[list[RunRow], list[Visit]]:
-    rows, visits = [], []
-    for name in names:
+@dataclass(slots=True)
+class _Streak:
+    """A run; or runs one after the other that found everything as one and the same run had left it.
+
+    Attributes:
+        run: the latest of them.
+        record: its record; None where it cannot be read.
+        count: how many they are.
+        began: when the first of them began.
+    """
+
+    run: str
+    record: RunRecord | None
+    count: int = 1
+    began: str | None = None
+
+
+def _latest(output: Output, names: Sequence[str], most: int) -> list[_Streak]:
+    """The latest runs first, those with nothing to do taken together."""
+    found: list[_Streak] = []
+    for name in reversed(names):
         try:
             record = read_record(output, name, described=False)
         except FatalError:
-            rows.append(RunRow(name, "its record cannot be read"))
+            record = None
+        last = found[-1].record if found else None
+        if record is not None and last is not None and record.same_as is not None and record.same_as == last.same_as:
+            found[-1].count += 1
+            found[-1].began = record.started
             continue
-        time = utc_time(record.started)
-        page = f"{name}/index.html"
-        rows.append(
-            RunRow(
-                run=name,
-                status=record.status,
-                started=date_text(time) if time else "",
-                took=duration(record.seconds) if record.seconds and record.status != "running" else "",
-                samples=record.samples,
-                done=record.units.get("done"),
-                reused=record.units.get("reused"),
-                failures=record.failures,
-                page=page if output.exists(f"report/{page}") else "",
-            )
-        )
-        if record.summary and time is not None:
-            visits.append(Visit(record, time, fingerprints(record)))
-    return rows, sorted(visits, key=lambda visit: (visit.time, visit.record.run))
+        if len(found) == most:
+            break
+        found.append(_Streak(name, record, began=record.started if record else None))
+    return found
+
+
+def _row(output: Output, streak: _Streak) -> RunRow:
+    record = streak.record
+    if record is None:
+        return RunRow(streak.run, "its record cannot be read")
+    time, since = utc_time(record.started), utc_time(streak.began)
+    page = f"{streak.run}/index.html"
+    return RunRow(
+        run=streak.run,
+        status=record.status,
+        started=date_text(time) if time else "",
+        took=duration(record.seconds) if record.seconds and record.status != "running" else "",
+        samples=record.samples,
+        done=record.units.get("done"),
+        reused=record.units.get("reused"),
+        failures=record.failures,
+        page=page if output.exists(f"report/{page}") else "",
+        repeats=streak.count if record.same_as else 0,
+        since=date_text(since) if since else "",
+    )
+
+
+def _visits(runs: Sequence[_Streak]) -> list[Visit]:
+    """The runs with figures, oldest first; of those taken together the latest."""
+    found = []
+    for record in (one.record for one in runs):
+        time = utc_time(record.started) if record is not None else None
+        if record is not None and record.summary and time is not None:
+            found.append(Visit(record, time, fingerprints(record)))
+    return sorted(found, key=lambda visit: (visit.time, visit.record.run))

@@ -125,6 +125,13 @@ def _training(one: Training) -> list[str]:
     if one.missing:
         names = ", ".join(f"{_plain(arm)} {lacking} of {count}" for arm, lacking, count in one.missing)
         lines += ["", f"{one.planned - one.trained} of {one.planned} trainings are missing: {names}."]
+    if one.conditions.uneven:
+        lines += ["", "Not all networks were trained and tested on the same number of images: no fair comparison."]
+    if one.conditions.unranked:
+        names = ", ".join(f"{_plain(method)} {count}" for method, count in one.conditions.unranked.items())
+        lines += ["", f"Images masked at random, since their map failed or is the same everywhere: {names}."]
+    if one.conditions.sentences:
+        lines += ["", f"{'; '.join(map(_plain, one.conditions.sentences))}."]
     return lines
 
 
@@ -150,7 +157,7 @@ def _row(row: Row) -> list[str]:
     for cell in row.cells:
         one = cell.summary
         if one is None or one.mean is None:
-            cells.append("no value")
+            cells.append(cell.mean)
             continue
         mean = f"**{cell.mean}**" if cell.best else cell.mean
         note = f", {cell.verdict}" if cell.verdict else ""

@@ -122,6 +122,9 @@ def _views(record: RunRecord, findings: Findings, retrained: Sequence[Benchmark]
     return {
         "tables": faithfulness_tables(record, findings.comparisons, retrain_verdicts(retrained)),
         "paired": any(one.family == "control" for one in findings.comparisons),
+        # Retraining has a random arm also where the other measures have no control.
+        "controlled": any(one.method == record.control and one.over == "samples" for one in record.summary),
+        "scored": any(one.over == "samples" for one in record.summary),
         "contrasts": contrast_tables(record, findings.comparisons),
         "ranks": rank_tables(record, findings.ranks),
         "agreement": agreement_tables(record, findings.agreement),

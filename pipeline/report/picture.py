@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.plain_text import plain_line
 from pipeline.report.heatmap import as_picture, enlarged, overlay
 from pipeline.report.sample import SampleModel, SampleView
 
@@ -14,6 +15,7 @@ TILE = 192
 """Least side of an image or map in the picture, in pixels."""
 
 _MARGIN, _GAP, _LINE = 20, 12, 18
+_LONGEST_LINE = 1200
 _PAPER, _INK, _MUTED = "#ffffff", "#1b1f24", "#57606a"
 
 
@@ -35,7 +37,9 @@ def sample_picture(view: SampleView, *, signed: bool = False) -> Image.Image:
     head = _MARGIN + _LINE + 8
     row = _LINE + 8 + tile[1] + _LINE + _GAP
     title = view.id + (f" · label {view.label}" if view.label is not None else "")
-    lines = [_heading(one) for one in view.models]
+    # Names from the data set are drawn in one line, and make no picture wider than is sensible.
+    room = max(width - 2 * _MARGIN, _LONGEST_LINE)
+    title, *lines = (_fitting(plain_line(text), font, room) for text in (title, *map(_heading, view.models)))
     width = max(width, *(2 * _MARGIN + int(font.getlength(text)) + 1 for text in (title, *lines)))
     picture = Image.new("RGB", (width, head + row * len(view.models) + _MARGIN - _GAP), _PAPER)
     draw = ImageDraw.Draw(picture)
@@ -64,7 +68,8 @@ def _heading(model: SampleModel) -> str:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, shortened where it is wider than its tile."""
+    """The text, shortened where it is wider than there is room; no letter is narrower than a pixel."""
+    text = text[: width + 1]
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -78,6 +78,7 @@ class RunRecord(_Lenient):
         control: the method that is the random control, or None where the run has none.
         programs: by method and by metric id, the name of what stands behind it.
         readings: by metric id, how its figures are read.
+        same_as: the run that it found everything done by, whose figures are its own; None where it did something.
         (the others: as `jobs.record` writes them)
     """
 
@@ -103,6 +104,7 @@ class RunRecord(_Lenient):
     summary: tuple[Summary, ...] = ()
     programs: dict[str, str] = Field(default_factory=dict)
     readings: dict[str, str] = Field(default_factory=dict)
+    same_as: str | None = None
 
     @property
     def models(self) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.report.faithfulness import Verdict
 from pipeline.report.record import CONTROL, RunRecord
+from pipeline.retrain.conditions import Conditions, conditions
 from pipeline.retrain.estimate import Estimate, Standing, student
 from pipeline.retrain.grid import Grid
 from pipeline.retrain.summary import Area, Benchmark, Point, measures
@@ -59,11 +60,16 @@ class RetrainCell:
 
 @dataclass(frozen=True, slots=True)
 class RetrainRow:
-    """A method, with a cell a share and one of the area; None where nothing is trained."""
+    """A method, with a cell a share and one of the area; None where nothing is trained.
+
+    Attributes:
+        unranked: images that it has no order of the pixels of, and that are masked at random.
+    """
 
     method: str
     cells: tuple[RetrainCell | None, ...]
     area: RetrainCell | None
+    unranked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +116,7 @@ class Training:
         kind, fill: of the benchmark.
         trained, planned: cells.
         missing: of each arm that lacks some, its name, how many it lacks and how many it is to have.
-        train_images, test_images: the fewest and the most of a cell.
-        seconds: of training, over all cells.
+        conditions: what they were trained with.
     """
 
     title: str
@@ -120,9 +125,7 @@ class Training:
     trained: int
     planned: int
     missing: tuple[tuple[str, int, int], ...]
-    train_images: tuple[int, int]
-    test_images: tuple[int, int]
-    seconds: float
+    conditions: Conditions
 
 
 def controls(record: RunRecord) -> set[str]:
@@ -143,16 +146,15 @@ def training(record: RunRecord, grid: Grid) -> Training | None:
         trained=grid.rows.num_rows,
         planned=len(grid.cells),
         missing=tuple((arm or "clean", missing[arm], count) for arm, count in arms.items() if missing[arm]),
-        train_images=_range(grid, "train_images"),
-        test_images=_range(grid, "test_images"),
-        seconds=sum(grid.rows["seconds"].to_pylist()),
+        conditions=conditions(grid),
     )
 
 
 def retrain_tables(found: Sequence[Benchmark], grid: Grid) -> list[RetrainTable]:
     """A table a benchmark."""
-    decimals = 2 if _range(grid, "test_images")[0] >= _FINE else 1
-    return [_table(one, decimals) for one in found]
+    trained = conditions(grid)
+    decimals = 2 if trained.test_images[0] >= _FINE else 1
+    return [_table(one, decimals, trained.unranked) for one in found]
 
 
 def retrain_verdicts(found: Sequence[Benchmark]) -> dict[tuple[str, str, str, str], Verdict]:
@@ -176,7 +178,7 @@ def percent(one: Estimate | None, decimals: int, *, sign: bool = False) -> Perce
     return Percent(mean, "" if one.half is None else f"{100 * one.half:.{decimals}f}", one.n)
 
 
-def _table(one: Benchmark, decimals: int) -> RetrainTable:
+def _table(one: Benchmark, decimals: int, unranked: Mapping[str, int]) -> RetrainTable:
     points = {(point.method, point.fraction): point for point in one.points}
     areas = {area.method: area for area in one.areas}
     best = {fraction: _best(one, [points.get((name, fraction)) for name in areas]) for fraction in one.fractions}
@@ -191,6 +193,7 @@ def _table(one: Benchmark, decimals: int) -> RetrainTable:
                 for point in found
             ),
             _cell(areas[method], areas[method].area, one, decimals, best=method == best_area),
+            unranked.get(method, 0),
         )
 
     return RetrainTable(
@@ -246,8 +249,3 @@ def _note(repeats: int) -> str:
             f"({student(_ENOUGH):.1f} with {_ENOUGH}), so that only large differences are clear."
         )
     return ""
-
-
-def _range(grid: Grid, column: str) -> tuple[int, int]:
-    counts = grid.rows[column].to_pylist() or [0]
-    return min(counts), max(counts)

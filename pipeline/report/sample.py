@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.data import Dataset
 from pipeline.errors import FatalError
+from pipeline.plain_text import plain_line
 from pipeline.report.gallery import class_name
 from pipeline.report.record import EXPLAINED, RunRecord, read_record
 from pipeline.report.stored import maps_at, rows_at
@@ -91,6 +92,9 @@ def view_sample(
     if model is not None and model not in record.models:
         raise FatalError(f"no model '{model}' in run {record.run}{_close(model, record.models)}")
     ids = dataset.ids(0, len(dataset))
+    if sample not in ids:
+        # An id with control characters is asked for as the list of ids shows it.
+        sample = next((one for one in ids if plain_line(one) == sample), sample)
     if sample not in ids:
         raise FatalError(f"no sample '{sample}' among the run's {len(ids):,}{_close(sample, ids)}")
     position = ids.index(sample)

@@ -9,12 +9,13 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.plain_text import plain_text
 from pipeline.report.cost import duration
 
 
 @cache
 def template(name: str) -> Any:
-    """A Jinja template; what it is given is escaped, and what it lacks is an error."""
+    """A Jinja template; what it is given is made plain and escaped, and what it lacks is an error."""
     environment = Environment(
         loader=FunctionLoader(_resource),
         autoescape=True,
@@ -22,6 +23,7 @@ def template(name: str) -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_plain,
     )
     environment.filters["duration"] = duration
     environment.filters["breakable"] = _breakable
@@ -35,7 +37,12 @@ def style_sheet() -> Markup:
 
 def _breakable(name: str) -> Markup:
     """A name that may be broken after its underscores."""
-    return Markup("_<wbr>").join(name.split("_"))
+    return Markup("_<wbr>").join(plain_text(name).split("_"))
+
+
+def _plain(value: object) -> object:
+    """Text from data without what would turn its direction, or cannot be encoded; markup of our own as it is."""
+    return plain_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _resource(name: str) -> str:

@@ -26,7 +26,8 @@ class RetrainConfig(TrainingConfig):
 
     Every image of the training and of the test split loses the top share of its pixels to the training images' mean
     colour (`roar`), or all others (`kar`), before augmentation. The clean and the `random` arm are trained once for
-    all. The arms of one repeat start from the same weights and see the images in the same order.
+    all. The arms of one repeat start from the same weights and see the same images in the same order: one that a method
+    has no order of the pixels for (its map failed, or is the same everywhere) is masked as the random arm masks it.
 
     Source: Hooker et al. 2019, "A benchmark for interpretability methods in deep neural networks": per-channel mean,
         five initialisations, fractions 10 30 50 70 90 %; the images are masked as the network sees them, not before a
@@ -41,6 +42,13 @@ class RetrainConfig(TrainingConfig):
     repeats: PositiveInt = Field(5, description="trainings from different initial weights, of each arm")
     model: str = Field(description="the network that is trained: own small nets, any torchvision classifier, timm:NAME")
     explained: str | None = Field(None, description="id of the model whose maps decide; default: the job's first")
+    max_unranked_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of a split's images that a method may lack an order of the pixels for, and that are masked "
+        "at random then; with more of them its networks are not trained",
+    )
     fill: RetrainFill = Field("mean", description="what takes a pixel's place: the training images' mean, or black")
     train_limit: int | None = Field(
         None, ge=2, description="train on so many images, drawn with the job's seed; default: all"
@@ -64,6 +72,7 @@ class Cell(Config):
         repeat: which of the initial weights.
         training: how it is trained.
         save_weights: whether they are kept.
+        max_unranked_share: of a split, the share of images without ranks up to which it is trained.
     """
 
     kind: RetrainKind
@@ -74,6 +83,7 @@ class Cell(Config):
     repeat: int
     training: TrainingConfig
     save_weights: bool = False
+    max_unranked_share: float = 0.05
 
     @property
     def id(self) -> str:

@@ -32,15 +32,19 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
-def estimate(values: Sequence[float]) -> Estimate:
+def estimate(values: Sequence[float], least: float = 0.0) -> Estimate:
     """Mean and 95 % interval of one or more values, by Student's t with n − 1 degrees of freedom.
+
+    Args:
+        values: one a repeat.
+        least: standard deviation that a value has in any case, such as that of rounding; theirs is taken for no less.
 
     Source: Student 1908. Values are taken for normal, which of a few repeats nobody can check.
     """
     count, mean = len(values), float(np.mean(values, dtype=np.float64))
     if count < 2:
         return Estimate(count, mean, None, None)
-    half = student(count) * float(np.std(values, ddof=1, dtype=np.float64)) / count**0.5
+    half = student(count) * max(float(np.std(values, ddof=1, dtype=np.float64)), least) / count**0.5
     return Estimate(count, mean, mean - half, mean + half)
 
 

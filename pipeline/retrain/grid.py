@@ -4,30 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from pipeline.store import Output
 
-_MEASURED = pa.schema(
-    [
-        ("accuracy", pa.float32()),
-        ("train_accuracy", pa.float32()),
-        ("train_images", pa.int32()),
-        ("test_images", pa.int32()),
-        ("seconds", pa.float32()),
-        ("left_out", pa.int32()),
-        ("data", pa.string()),
-        ("fill", pa.list_(pa.uint8(), 3)),
-        ("file", pa.string()),
-        (
-            "history",
-            pa.list_(pa.struct([("number", pa.int32()), ("loss", pa.float32()), ("accuracy", pa.float32())])),
-        ),
-    ]
-)
-_NAMED = pa.schema(
+NAMED = pa.schema(
     [
         ("model", pa.string()),
         ("network", pa.string()),
@@ -37,7 +20,32 @@ _NAMED = pa.schema(
         ("repeat", pa.int32()),
     ]
 )
-CELLS = pa.schema([*_NAMED, *_MEASURED, ("path", pa.string())])
+"""What a cell is."""
+
+MEASURED = pa.schema(
+    [
+        ("accuracy", pa.float32()),
+        ("train_accuracy", pa.float32()),
+        ("train_images", pa.int32()),
+        ("test_images", pa.int32()),
+        ("left_out", pa.int32()),
+        ("unranked", pa.int32()),
+        ("seconds", pa.float32()),
+        ("fill", pa.list_(pa.uint8(), 3)),
+        ("data", pa.string()),
+        ("device", pa.string()),
+        ("devices", pa.int32()),
+        ("precision", pa.string()),
+        ("file", pa.string()),
+        (
+            "history",
+            pa.list_(pa.struct([("number", pa.int32()), ("loss", pa.float32()), ("accuracy", pa.float32())])),
+        ),
+    ]
+)
+"""What is found by training it."""
+
+CELLS = pa.schema([*NAMED, *MEASURED, ("path", pa.string())])
 """A row a trained cell: what it is, what was measured, and its folder under the output."""
 
 
@@ -97,6 +105,7 @@ class GridCell:
         model, network, kind, method, fraction, repeat: as `PlannedCell` and `CellEntry`.
         accuracy: share of the test images, masked like the training images, that are classified correctly; None where
             it is not trained.
+        test_images: how many these are; 0 where that is not known.
     """
 
     model: str
@@ -106,6 +115,7 @@ class GridCell:
     fraction: float
     repeat: int
     accuracy: float | None
+    test_images: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +137,7 @@ class Grid:
 
 
 def read_grid(output: Output, variants: Iterable[CellEntry]) -> Grid:
-    """Read the cells of a run.
+    """Read the cells of a run, many at a time.
 
     What a cell is comes from the run and not from its row: a clean arm may have been trained by an earlier run of
     another kind.
@@ -136,23 +146,32 @@ def read_grid(output: Output, variants: Iterable[CellEntry]) -> Grid:
         output: where they are committed.
         variants: those of the run; stages other than `retrain` are passed over.
     """
-    cells, rows = [], [CELLS.empty_table()]
-    for entry in variants:
-        if entry.stage != "retrain" or entry.cell is None:
-            continue
-        table = output.read(entry.path)
-        measured = table.slice(0, 1).to_pylist()[0] if table is not None and table.num_rows else None
+    entries = [(one, one.cell) for one in variants if one.stage == "retrain" and one.cell is not None]
+    tables = output.together(output.read, dict.fromkeys(entry.path for entry, _ in entries))
+    cells, rows = [], []
+    for entry, planned in entries:
+        measured = _measured(tables[entry.path])
         cell = GridCell(
             model=entry.model,
-            network=entry.cell.network,
-            kind=entry.cell.kind,
-            method=entry.cell.method,
-            fraction=entry.cell.fraction,
-            repeat=entry.cell.repeat,
-            accuracy=float(measured["accuracy"]) if measured is not None else None,
+            network=planned.network,
+            kind=planned.kind,
+            method=planned.method,
+            fraction=planned.fraction,
+            repeat=planned.repeat,
+            accuracy=float(measured["accuracy"]) if measured else None,
+            test_images=measured.get("test_images") or 0,
         )
         cells.append(cell)
-        if measured is not None:
-            named = {name: getattr(cell, name) for name in _NAMED.names}
-            rows.append(pa.Table.from_pylist([{**measured, **named, "path": entry.path}], schema=CELLS))
-    return Grid(tuple(cells), pa.concat_tables(rows).combine_chunks())
+        if measured:
+            named = {name: getattr(cell, name) for name in NAMED.names}
+            rows.append({**measured, **named, "path": entry.path})
+    return Grid(tuple(cells), pa.Table.from_pylist(rows, schema=CELLS))
+
+
+def _measured(table: pa.Table | None) -> dict[str, Any]:
+    """The row of a cell; empty where it is not trained."""
+    if table is None or not table.num_rows:
+        return {}
+    # Weights may have been asked for later than the figures, and are a position of their own.
+    row: dict[str, Any] = {**table.slice(0, 1).to_pylist()[0], "file": table["file"][-1].as_py()}
+    return row

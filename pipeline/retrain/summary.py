@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,21 +25,17 @@ READINGS: Mapping[str, str] = {
 """How the figures of each kind are read, a clause for the page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """A method at a fraction.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """How an accuracy, or an area, stands against the clean and the random arm.
 
     Attributes:
-        method, fraction: which.
-        accuracy: over all its repeats.
-        drop: the clean arm's accuracy − its own, over repeats that both have; None where there are none.
-        gain: by how much it is better than random at this fraction, likewise: random's accuracy − its own for `roar`,
-            its own − random's for `kar`; None for random itself.
+        drop: the clean arm's − its own, over repeats that both have; None where there are none. The clean arm's area is
+            its accuracy.
+        gain: by how much it is better than random, likewise: random's − its own for `roar`, its own − random's for
+            `kar`; None for random itself.
     """
 
-    method: str
-    fraction: float
-    accuracy: Estimate
     drop: Estimate | None
     gain: Estimate | None
 
@@ -49,26 +46,34 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class Point(Compared):
+    """A method at a fraction.
+
+    Attributes:
+        method, fraction: which.
+        accuracy: over all its repeats.
+        drop, gain: as of `Compared`, at this fraction.
+    """
+
+    method: str
+    fraction: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Area(Compared):
     """A method over all fractions, by the area under its accuracy.
 
     Attributes:
         method: which.
         area: over repeats that have every fraction; None where there are none.
         incomplete: repeats without all fractions.
-        drop, gain: as of a `Point`, between areas; the clean arm's is its accuracy.
+        drop, gain: as of `Compared`, between areas.
     """
 
     method: str
     area: Estimate | None
     incomplete: int
-    drop: Estimate | None
-    gain: Estimate | None
-
-    @property
-    def standing(self) -> Standing | None:
-        """How it fares against random (`standing`)."""
-        return standing(self.gain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +177,46 @@ def horizontal(kind: str) -> str:
     return f"pixels {'kept' if kind == 'kar' else 'removed'}, most relevant first (%)"
 
 
+@dataclass(frozen=True, slots=True)
+class _Arm:
+    """Accuracies or areas by repeat, and the standard deviation that one of them has by rounding alone.
+
+    An accuracy over m images moves in steps of 1 / m. Repeats that agree to the image are common on a few hundred, and
+    would have an interval of no length.
+    """
+
+    values: Mapping[int, float]
+    rounding: float
+
+    def estimate(self) -> Estimate | None:
+        """Mean and interval; None without a repeat."""
+        return estimate(list(self.values.values()), self.rounding) if self.values else None
+
+    def less(self, other: _Arm) -> Estimate | None:
+        """Its own − the other's, over repeats that both have."""
+        both = {repeat: value - other.values[repeat] for repeat, value in self.values.items() if repeat in other.values}
+        return _Arm(both, math.hypot(self.rounding, other.rounding)).estimate()
+
+
 def _benchmark(model: str, network: str, kind: str, cells: Sequence[GridCell], controls: Collection[str]) -> Benchmark:
-    clean = _by_repeat(cell for cell in cells if cell.method is None)
     methods = list(dict.fromkeys(cell.method for cell in cells if cell.method is not None))
     # From the plan, not from what is trained: an area over fewer fractions would be another figure.
     fractions = tuple(sorted({cell.fraction for cell in cells if cell.method is not None}))
     repeats = len({cell.repeat for cell in cells})
+    clean = _arm(cell for cell in cells if cell.method is None)
     arms = {
-        (method, fraction): _by_repeat(cell for cell in cells if (cell.method, cell.fraction) == (method, fraction))
+        (method, fraction): _arm(cell for cell in cells if (cell.method, cell.fraction) == (method, fraction))
         for method in methods
         for fraction in fractions
     }
-    areas = {method: _areas(fractions, [arms[method, fraction] for fraction in fractions]) for method in methods}
+    areas = {method: _area(fractions, [arms[method, fraction] for fraction in fractions]) for method in methods}
     control = next((method for method in methods if method in controls), None)
-    sign = 1.0 if kind == "kar" else -1.0
 
-    def gain(method: str, mine: Mapping[int, float], random: Mapping[int, float]) -> Estimate | None:
-        return None if method == control else _difference(mine, random, sign)
+    def compared(method: str, mine: _Arm, random: _Arm | None) -> dict[str, Estimate | None]:
+        gain = None
+        if random is not None and method != control:
+            gain = mine.less(random) if kind == "kar" else random.less(mine)
+        return {"drop": clean.less(mine), "gain": gain}
 
     return Benchmark(
         model=model,
@@ -197,47 +225,36 @@ def _benchmark(model: str, network: str, kind: str, cells: Sequence[GridCell], c
         control=control,
         fractions=fractions,
         repeats=repeats,
-        clean=estimate(list(clean.values())) if clean else None,
+        clean=clean.estimate(),
         points=tuple(
-            Point(
-                method,
-                fraction,
-                estimate(list(arm.values())),
-                drop=_difference(arm, clean, -1.0),
-                gain=gain(method, arm, arms[control, fraction] if control is not None else {}),
-            )
+            Point(method, fraction, accuracy, **compared(method, arm, arms.get((control or "", fraction))))
             for (method, fraction), arm in arms.items()
-            if arm
+            if (accuracy := arm.estimate()) is not None
         ),
         areas=tuple(
             Area(
-                method,
-                estimate(list(mine.values())) if mine else None,
-                incomplete=repeats - len(mine),
-                drop=_difference(mine, clean, -1.0),
-                gain=gain(method, mine, areas[control] if control is not None else {}),
+                method, mine.estimate(), repeats - len(mine.values), **compared(method, mine, areas.get(control or ""))
             )
             for method, mine in areas.items()
         ),
     )
 
 
-def _by_repeat(cells: Iterable[GridCell]) -> dict[int, float]:
-    """Accuracy of the trained ones of an arm, in the order of repeats."""
-    found = {cell.repeat: cell.accuracy for cell in cells if cell.accuracy is not None}
-    return {repeat: found[repeat] for repeat in sorted(found)}
+def _arm(cells: Iterable[GridCell]) -> _Arm:
+    """Accuracy of the trained cells of an arm, in the order of repeats."""
+    trained = sorted((cell for cell in cells if cell.accuracy is not None), key=lambda cell: cell.repeat)
+    images = min((cell.test_images for cell in trained), default=0)
+    # A uniform error of one step has this standard deviation.
+    rounding = 1 / images / math.sqrt(12) if images else 0.0
+    return _Arm({cell.repeat: cell.accuracy for cell in trained if cell.accuracy is not None}, rounding)
 
 
-def _areas(fractions: Sequence[float], arms: Sequence[Mapping[int, float]]) -> dict[int, float]:
+def _area(fractions: Sequence[float], arms: Sequence[_Arm]) -> _Arm:
     """By repeat the area of a method with an arm a fraction; repeats that lack one have none."""
-    return {
-        repeat: area_under(fractions, [arm[repeat] for arm in arms])
-        for repeat in arms[0]
-        if all(repeat in arm for arm in arms)
+    weights = [area_under(fractions, [float(one == other) for other in fractions]) for one in fractions]
+    areas = {
+        repeat: area_under(fractions, [arm.values[repeat] for arm in arms])
+        for repeat in arms[0].values
+        if all(repeat in arm.values for arm in arms)
     }
-
-
-def _difference(mine: Mapping[int, float], other: Mapping[int, float], direction: float) -> Estimate | None:
-    """direction · (mine − other) over repeats that both have; None where there are none."""
-    both = [repeat for repeat in mine if repeat in other]
-    return estimate([direction * (mine[repeat] - other[repeat]) for repeat in both]) if both else None
+    return _Arm(areas, math.hypot(*(weight * arm.rounding for weight, arm in zip(weights, arms, strict=True))))

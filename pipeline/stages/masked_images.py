@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.errors import ShardError
+from pipeline.methods.random import random_maps
+from pipeline.noise import Noise
+from pipeline.reduction import pixel_ranks
 from pipeline.retrain import Cell, masked
-from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.image_cache import ImageCache, Samples
 from pipeline.stages.rank import stored_ranks
 from pipeline.store import Output
-
-STRETCH_BYTES = 128 * 2**20
-"""Of images read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,80 +26,63 @@ class Masked:
         images: (n, 3, H, W) uint8.
         labels: (n,) int64, −1 where unknown.
         positions, ids: n each.
+        ranked: (n,) bool, whether the method's ranks decided which pixels; false for clean images.
     """
 
     images: Tensor
     labels: Tensor
     positions: tuple[int, ...]
     ids: tuple[str, ...]
+    ranked: Tensor
 
 
 class MaskedImages:
     """A split behind the masks of one cell. Nothing is held: every range is masked when it is read.
 
-    A sample that cannot be decoded, or that has no map, is left out.
+    A sample that cannot be decoded is left out, of every cell alike. One that the method has no ranks of is masked as
+    the random arm masks it, so that all arms of a benchmark have the same images.
     """
 
     def __init__(
-        self, output: Output, cache: ImageCache, total: int, cell: Cell, ranks: str | None, fill: Tensor
+        self, output: Output, cache: ImageCache, cell: Cell, ranks: str | None, fill: Tensor, noise: Noise
     ) -> None:
         """Say what is masked by what.
 
         Args:
             output: where the ranks lie.
             cache: the split's images.
-            total: positions of the split.
             cell: how it is masked.
             ranks: the variant of the ranks; None for clean images.
             fill: (3,) uint8.
+            noise: of the job, whose seed decides the random arm.
         """
-        self._output, self._cache, self._total = output, cache, total
-        self._cell, self._ranks, self._fill = cell, ranks, fill
-
-    def __len__(self) -> int:
-        return self._total
+        self._output, self._cache = output, cache
+        self._cell, self._ranks, self._fill, self._noise = cell, ranks, fill, noise
 
     def read(self, start: int, stop: int) -> Masked:
         """The images at positions start to stop − 1."""
         samples = self._cache.get(start, stop)
-        if self._ranks is None:
-            return Masked(samples.images, samples.labels, samples.positions, samples.ids)
-        positions, ranks = stored_ranks(self._output, self._ranks, start, stop)
-        row_of = {position: row for row, position in enumerate(positions.tolist())}
-        kept = [row for row, position in enumerate(samples.positions) if position in row_of]
-        rows = torch.tensor([row_of[samples.positions[row]] for row in kept], dtype=torch.long)
-        images = samples.images[torch.tensor(kept, dtype=torch.long)]
-        return Masked(
-            masked(images, ranks[rows], self._cell.fraction, self._cell.kind, self._fill),
-            samples.labels[torch.tensor(kept, dtype=torch.long)],
-            tuple(samples.positions[row] for row in kept),
-            tuple(samples.ids[row] for row in kept),
-        )
+        images, ranked = samples.images, torch.zeros(len(samples.positions), dtype=torch.bool)
+        if self._ranks is not None:
+            ranks, ranked = self._ranks_of(samples, self._ranks, start, stop)
+            images = masked(images, ranks, self._cell.fraction, self._cell.kind, self._fill)
+        return Masked(images, samples.labels, samples.positions, samples.ids, ranked)
+
+    def _ranks_of(self, samples: Samples, variant: str, start: int, stop: int) -> tuple[Tensor, Tensor]:
+        """(n, H, W) int32, the method's ranks where it has some and random ones elsewhere; (n,) bool, where it has."""
+        positions, stored = stored_ranks(self._output, variant, start, stop)
+        wanted = np.asarray(samples.positions, dtype=np.int64)
+        ranked = torch.from_numpy(np.isin(wanted, positions))
+        if ranked.all():
+            return stored[torch.from_numpy(np.searchsorted(positions, wanted))], ranked
+        lacking = [name for name, has in zip(samples.ids, ranked.tolist(), strict=True) if not has]
+        ranks = torch.empty((len(wanted), *self._cache.size), dtype=torch.int32)
+        ranks[ranked] = stored[torch.from_numpy(np.searchsorted(positions, wanted[ranked.numpy()]))]
+        ranks[~ranked] = pixel_ranks(random_maps(lacking, *self._cache.size, self._noise))[:, 0]
+        return ranks, ranked
 
 
-def channel_statistics(cache: ImageCache, total: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over a split, in [0, 1], from exact counts of the pixel values.
-
-    Raises:
-        ShardError: none of its images can be decoded.
-    """
-    counts = torch.zeros(3, 256, dtype=torch.float64)
-    blocks = max(1, min(16, STRETCH_BYTES // (3 * cache.size[0] * cache.size[1] * cache.BLOCK)))
-    stretch = blocks * cache.BLOCK
-    for start in range(0, total, stretch):
-        images = cache.get(start, min(start + stretch, total)).images
-        for channel in range(3):
-            counts[channel] += torch.bincount(images[:, channel].flatten().int(), minlength=256)
-    if not counts.sum():
-        raise ShardError("no image of the training split can be decoded")
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts * values).sum(1) / counts.sum(1)
-    variance = (counts * (values - mean[:, None]) ** 2).sum(1) / counts.sum(1)
-    # A channel of one colour has no deviation, and dividing by it would give nothing but NaN.
-    return mean.tolist(), variance.sqrt().clamp(min=1 / 255).tolist()
-
-
-def fill_colour(cell: Cell, mean: list[float]) -> Tensor:
+def fill_colour(cell: Cell, mean: Sequence[float]) -> Tensor:
     """(3,) uint8: what takes a pixel's place."""
     colour = torch.tensor(mean if cell.fill == "mean" else [0.0, 0.0, 0.0])
     return (255 * colour).round().to(torch.uint8)

@@ -37,10 +37,10 @@ class Rank:
     """Ranks (H, W) of each map's pixels, 0 for the most relevant; uint16, int32 for more than 65,536 pixels.
 
     They come from the float32 map, not from a picture of it, whose 256 levels would be ties; ties go to the lower pixel
-    index.
+    index. A map that is the same everywhere has no order, and its sample no row.
     """
 
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Mapped:
         """The unit's committed maps."""
@@ -51,18 +51,27 @@ class Rank:
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Mapped) -> Outcome:
         """Rows of position, id, ranks."""
-        pieces = [pixel_ranks(piece.to(around.device))[:, 0].cpu() for piece in torch.split(inputs.maps, _TOGETHER)]
-        ranks = torch.cat(pieces) if pieces else inputs.maps[:, 0].int()
+        flat = inputs.maps.flatten(1)
+        rows = (flat.amax(1) > flat.amin(1)).nonzero()[:, 0]
+        pieces = [pixel_ranks(inputs.maps[some].to(around.device))[:, 0].cpu() for some in torch.split(rows, _TOGETHER)]
+        ranks = torch.cat(pieces) if len(rows) else inputs.maps[:0, 0].int()
         if inputs.maps.shape[-2] * inputs.maps.shape[-1] <= _SMALL + 1:
             ranks = ranks.to(torch.uint16)
+        ids = tuple(inputs.ids[row] for row in rows.tolist())
         table = pa.table(
             {
-                "position": np.asarray(inputs.positions, dtype=np.int64),
-                "id": pa.array(inputs.ids, pa.string()),
+                "position": np.asarray(inputs.positions, dtype=np.int64)[rows.numpy()],
+                "id": pa.array(ids, pa.string()),
                 "ranks": tensor_array(ranks),
             }
         ).replace_schema_metadata({"heatline": json.dumps(variant.description())})
-        return Outcome(table, (), inputs.ids)
+        return Outcome(table, (), ids)
+
+
+def count_unranked(output: Output, variant: str, positions: NDArray[np.int64]) -> int:
+    """How many of some positions have no committed ranks."""
+    table = output.read(variant, columns=["position"])
+    return len(positions) if table is None else int((~np.isin(positions, table["position"].to_numpy())).sum())
 
 
 def stored_ranks(output: Output, variant: str, start: int, stop: int) -> tuple[NDArray[np.int64], Tensor]:

@@ -17,8 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.cli import MISTAKE, OK, main
+from jobs.cli import FAILED, MISTAKE, OK, main
+from pipeline.contracts import Batch
 from pipeline.data import Dataset, Digits, Parquet, build_index
+from pipeline.methods import IntegratedGradients
+from pipeline.models import Classifier
+from pipeline.noise import Noise
 from pipeline.retrain import masked
 from pipeline.stages.rank import stored_ranks
 from pipeline.store import Output, open_output
@@ -63,8 +67,9 @@ def test_a_grid_is_trained_once(write_spec: Write, write_profile: Write, capsys:
     for row in found.values():
         assert (row["train_images"], row["test_images"], row["left_out"]) == (96, 40, 0)
         assert 0 <= row["accuracy"] <= 1 and row["data"].startswith("held: ")
+    said = capsys.readouterr().err
+    assert "retrain: images held in 10 trainings: " in said and "retrain: trained on " in said
     # A larger grid trains what is new of it alone, and a fraction of old gets the accuracy of old.
-    capsys.readouterr()
     assert run(write_spec, write_profile, fractions=[0.25, 0.5, 0.75]) == OK
     assert "4 units computed" in capsys.readouterr().out
     again = cells(output_of(write_spec))
@@ -81,6 +86,48 @@ def test_a_repeat_with_the_same_seed_gives_the_same_accuracy(write_spec: Write, 
         output_of(write_spec).forget(path)
     run(write_spec, write_profile)
     assert accuracies() == first
+
+
+def test_a_method_whose_maps_fail_has_the_images_of_every_other_arm(
+    write_spec: Write, write_profile: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, few = IntegratedGradients.__call__, {"fractions": [0.5], "repeats": 1, "train_limit": 100}
+
+    def failing(self: IntegratedGradients, model: Classifier, batch: Batch, noise: Noise) -> torch.Tensor:
+        maps = original(self, model, batch, noise)
+        for row, name in enumerate(batch.ids):
+            if name.endswith("5"):
+                maps[row] = torch.nan if name.endswith("05") else 1.0
+        return maps
+
+    monkeypatch.setattr(IntegratedGradients, "__call__", failing)
+    spec = write_spec(
+        dataset={"source": "digits", "limit": 40},
+        methods=[{"name": "integrated_gradients", "id": "ig", "steps": 1}],
+        metrics=[],
+        retrain={**RETRAIN, **few, "methods": ["random", "ig"], "write_masked": True, "max_unranked_share": 0.6},
+    )
+    # Some maps are not finite, which counts as a failure of their samples.
+    assert main(["run", str(spec), "--profile", str(write_profile(rows=16))]) == FAILED
+    splits = [
+        Dataset(config, build_index(config), 0) for config in (Digits(split="train", sample=100), Digits(limit=40))
+    ]
+    lacking = sum(name.endswith("5") for one in splits for name in one.ids(0, len(one)))
+    assert f"retrain: {lacking} images have no order by ig: masked at random" in capsys.readouterr().err
+    output = output_of(write_spec)
+    found = {method: row for (method, _, _), row in cells(output).items()}
+    assert {(row["train_images"], row["test_images"], row["left_out"]) for row in found.values()} == {(100, 40, 0)}
+    assert {method: row["unranked"] for method, row in found.items()} == {None: 0, "random": 0, "ig": lacking}
+    masks = {
+        one["method"]: output.read(one["path"]).to_pylist()
+        for one in output.run()["variants"]
+        if (one["stage"], one["split"]) == ("mask", "explained")
+    }
+    at_random = {row["id"]: row["image"] for row in masks["random"]}
+    assert len(masks["ig"]) == 40
+    for row in masks["ig"]:
+        assert row["ranked"] != row["id"].endswith("5")
+        assert row["ranked"] or row["image"] == at_random[row["id"]]
 
 
 def test_ranks_order_the_maps_and_masked_images_follow_from_them(write_spec: Write, write_profile: Write) -> None:

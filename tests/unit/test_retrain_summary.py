@@ -75,6 +75,33 @@ def test_equal_repeats_have_an_interval_of_no_length() -> None:
     assert (found.low, found.high) == (0.5, 0.5)
 
 
+def test_repeats_that_agree_to_the_image_differ_by_rounding_all_the_same() -> None:
+    # A value in steps of 0.01 has an error that is uniform over 0.01, of variance 0.01² / 12.
+    step = 0.01 / 12**0.5
+    assert estimate([0.5, 0.5], step).half == pytest.approx(student(2) * step / 2**0.5)
+    assert estimate([0.4, 0.6], step) == estimate([0.4, 0.6])
+    assert estimate([0.5], step).half is None
+
+
+def test_the_rounding_of_an_interval_is_that_of_the_test_images_that_it_rests_on() -> None:
+    def level(method: str | None, fraction: float, repeat: int) -> float:
+        return {None: 0.9, "random": 0.7, "a": 0.5}[method]
+
+    counted = [replace(cell, test_images=100) for cell in cells(level)]
+    (found,) = benchmarks(counted, {"random"})
+    error = 0.01 / 12**0.5 * student(3) / 3**0.5
+    assert found.clean is not None and found.clean.half == pytest.approx(error)
+    own = point(found, "a", 0.3)
+    assert own.accuracy.half == pytest.approx(error)
+    assert own.gain is not None and own.gain.half == pytest.approx(error * 2**0.5)
+    # Of fractions 0.1, 0.3 and 0.9 the area weighs the first with 1/8, the second with 1/2 and the third with 3/8.
+    weight = (1 / 64 + 1 / 4 + 9 / 64) ** 0.5
+    whole = area(found, "a")
+    assert whole.area is not None and whole.area.half == pytest.approx(error * weight)
+    assert whole.gain is not None and whole.gain.half == pytest.approx(error * weight * 2**0.5)
+    assert whole.drop is not None and whole.drop.half == pytest.approx(error * (weight**2 + 1) ** 0.5)
+
+
 def test_the_area_of_a_straight_line_is_its_middle() -> None:
     assert area_under((0.2, 0.5, 0.9), (0.8, 0.5, 0.1)) == pytest.approx(0.45)
 
