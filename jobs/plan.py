@@ -9,9 +9,11 @@ import pyarrow as pa
 from cluster.code import code_digest
 from cluster.profile import Profile
 from cluster.queue import UnitQueue, gaps
+from cluster.shared_queue import SharedQueue
 from jobs.check import CheckedJob, LoadIndex
 from jobs.layout import Layout
 from jobs.spec import JobSpec
+from pipeline.claim import Claims
 from pipeline.commit import Part
 from pipeline.contracts import Setting
 from pipeline.data import DatasetConfig, build_index, index_key
@@ -28,12 +30,14 @@ class Plan:
         committed: parts that are there already, by variant.
         queue: the units left.
         settings: classes and image size, by model.
+        claims: what this run has taken of the work, where it is to be done and not only told.
     """
 
     job: Job
     committed: dict[str, list[Part]]
     queue: UnitQueue
     settings: dict[str, Setting]
+    claims: Claims | None = None
 
     def left(self, variant: Variant) -> int:
         """Positions of a variant that are not committed."""
@@ -50,11 +54,26 @@ def cached_index(output: Output, config: DatasetConfig) -> pa.Table:
     return output.cached_table(index_name(config), lambda: build_index(config))
 
 
-def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Output, load_index: LoadIndex) -> Plan:
-    """Lay out variants and units, and look up what the output holds of them."""
+def make_plan(
+    spec: JobSpec,
+    checked: CheckedJob,
+    profile: Profile,
+    output: Output,
+    load_index: LoadIndex,
+    claims: Claims | None = None,
+) -> Plan:
+    """Lay out variants and units, and look up what the output holds of them.
+
+    Args:
+        spec, checked: the job.
+        profile: where it runs.
+        output: where its results are.
+        load_index: lists a data set's samples.
+        claims: by which the units are shared with other runs of the output; default: they are not to be done.
+    """
     layout = Layout(spec, checked, profile, load_index)
     variants = {variant.path: variant for variant in layout.variants()}
-    committed = {path: output.parts(path) for path in variants}
+    committed = output.together(output.parts, variants)
     training, validation = layout.training, layout.validation
     job = Job(
         output=output.uri,
@@ -73,4 +92,7 @@ def make_plan(spec: JobSpec, checked: CheckedJob, profile: Profile, output: Outp
         code=code_digest(),
         options=profile.options(),
     )
-    return Plan(job, committed, UnitQueue(variants, committed), layout.settings)
+    if claims is None:
+        return Plan(job, committed, UnitQueue(variants, committed), layout.settings)
+    queue = SharedQueue(variants, committed, claims, lambda paths: output.together(output.parts, paths))
+    return Plan(job, committed, queue, layout.settings, claims)

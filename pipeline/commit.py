@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -80,6 +82,7 @@ class CommitFolder(Folder):
     def __init__(self, filesystem: pafs.FileSystem, root: str, uri: str) -> None:
         super().__init__(filesystem, root, uri)
         self._seen: dict[str, list[Part]] = {}
+        self._seeing = threading.Lock()
 
     def describe(self, variant: str, description: dict[str, Any]) -> None:
         """Keep what a variant is (`_variant.json`) beside its parts; readers of Arrow folders pass over `_…`.
@@ -87,13 +90,14 @@ class CommitFolder(Folder):
         Raises:
             FatalError: the folder is another variant's whose fingerprint starts alike.
         """
-        name = f"{variant}/_variant.json"
-        content = json.dumps(description, indent=1, sort_keys=True).encode()
-        if self.exists(name):
-            if self.description(variant)["fingerprint"] != description["fingerprint"]:
-                raise FatalError(f"{self.path(variant)}: holds another configuration; use another output")
+        try:
+            known = self.description(variant)
+        except FileNotFoundError:
+            content = json.dumps(description, indent=1, sort_keys=True).encode()
+            self.write_bytes(f"{variant}/_variant.json", content)
             return
-        self.write_bytes(name, content)
+        if known["fingerprint"] != description["fingerprint"]:
+            raise FatalError(f"{self.place(variant)}: holds another configuration; use another output")
 
     def description(self, variant: str) -> dict[str, Any]:
         """What `describe` kept."""
@@ -132,14 +136,14 @@ class CommitFolder(Folder):
         sink = pa.BufferOutputStream()
         # Maps are floats without repetition: dictionaries and statistics cost time and save nothing.
         plain = "map" in table.column_names
-        # Small row groups let a reader take a few samples' maps without the rest.
+        # Small row groups let a reader take a few samples' maps or ranks without the rest.
         pq.write_table(
             table,
             sink,
             compression="none" if plain else "zstd",
             use_dictionary=not plain,
             write_statistics=not plain,
-            row_group_size=64 if plain else 65536,
+            row_group_size=64 if plain or "ranks" in table.column_names else 65536,
         )
         content = sink.getvalue()
         part = Part(start, stop, hashlib.sha256(content).hexdigest()[:16])
@@ -152,7 +156,17 @@ class CommitFolder(Folder):
             self.write_bytes(f"failures/{variant}/{part.file}", sink.getvalue())
         receipt = Receipt(start, stop, table.num_rows, len(failed), content.size, round(seconds, 3))
         self.write_bytes(f"{variant}/{MARKERS}/{part.marker}", json.dumps(asdict(receipt)).encode())
+        self._remember(variant, part)
         return receipt
+
+    def _remember(self, variant: str, part: Part) -> None:
+        """Know a part without a listing: what is read next is mostly what was just written here."""
+        with self._seeing:
+            known = self._seen.setdefault(variant, [])
+            place = bisect_left(known, part)
+            before, after = known[max(0, place - 1) : place], known[place : place + 1]
+            if all(one.stop <= part.start for one in before) and all(one.start >= part.stop for one in after):
+                known.insert(place, part)
 
     def parts(self, variant: str) -> list[Part]:
         """The committed parts that count, in order, without overlap; one listing.
@@ -172,16 +186,16 @@ class CommitFolder(Folder):
             yield Receipt(**json.loads(self.read_bytes(f"{variant}/{MARKERS}/{part.marker}")))
 
     def _markers(self, variant: str) -> Iterable[Part]:
-        for name, _ in self.list(f"{variant}/{MARKERS}"):
+        for name in self.names(f"{variant}/{MARKERS}"):
             if match := _MARKER_NAME.match(name):
                 yield Part(int(match[1]), int(match[2]), match[3])
 
     def forget(self, variant: str) -> None:
         """Take a variant's commits back, markers first, so that it is computed again."""
-        self._seen.pop(variant, None)
+        with self._seeing:
+            self._seen.pop(variant, None)
         for folder in (f"{variant}/{MARKERS}", variant, f"failures/{variant}"):
-            if self.exists(folder):
-                self._filesystem.delete_dir(self.path(folder))
+            self.remove_folder(folder)
 
     def read(
         self, variant: str, start: int = 0, stop: int | None = None, columns: list[str] | None = None
@@ -200,7 +214,7 @@ class CommitFolder(Folder):
         inside = pc.field("position") >= start
         if stop is not None:
             inside = inside & (pc.field("position") < stop)
-        with reading(self.path(variant)):
+        with reading(self.place(variant)):
             return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
 
     def _touching(self, variant: str, start: int, stop: int | None) -> list[Part]:
@@ -210,32 +224,54 @@ class CommitFolder(Folder):
         since parts are never changed.
         """
         if stop is not None:
-            known = [part for part in self._seen.get(variant, []) if part.stop > start and part.start < stop]
+            with self._seeing:
+                known = _between(self._seen.get(variant, []), start, stop)
             if sum(min(part.stop, stop) - max(part.start, start) for part in known) == stop - start:
                 return known
-        self._seen[variant] = self.parts(variant)
-        return [part for part in self._seen[variant] if part.stop > start and (stop is None or part.start < stop)]
+        found = self.parts(variant)
+        with self._seeing:
+            self._seen[variant] = found
+            return _between(found, start, stop)
 
     def dataset(self, variant: str, parts: Sequence[Part] | None = None) -> ds.Dataset | None:
         """Parts of a variant (default: all that count) as a pyarrow dataset; None where there are none."""
         parts = self.parts(variant) if parts is None else parts
         return self._dataset(variant, parts) if parts else None
 
+    def without_rows(self, variant: str) -> pa.Table | None:
+        """A table with the columns of a variant's rows and no row; None where no committed part has any rows."""
+        for part in self.parts(variant):
+            name = f"{variant}/{part.file}"
+            with reading(self.place(name)):
+                file = pq.ParquetFile(self.path(name), filesystem=self._filesystem)
+                if file.metadata.num_rows:
+                    return file.read_row_groups([])
+        return None
+
     def failures(self, variants: Iterable[str]) -> pa.Table:
         """Failures of the variants' committed parts: position, id, stage, reason."""
         tables = [FAILURE_SCHEMA.empty_table()]
         for variant in variants:
-            there = {name for name, _ in self.list(f"failures/{variant}")}
-            names = [part.file for part in self.parts(variant) if part.file in there]
-            tables += [
-                pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem) for name in names
-            ]
+            there = set(self.names(f"failures/{variant}"))
+            names = [part.file for part in self.parts(variant) if part.file in there] if there else []
+            with reading(self.place(f"failures/{variant}")):
+                tables += [
+                    pq.read_table(self.path(f"failures/{variant}/{name}"), filesystem=self._filesystem)
+                    for name in names
+                ]
         return pa.concat_tables(tables)
 
     def _dataset(self, variant: str, parts: Sequence[Part]) -> ds.Dataset:
         paths = [self.path(f"{variant}/{part.file}") for part in parts]
         # Paths that hold `key=value` must not become columns here: parts say themselves what they are.
         return as_dataset(paths, format="parquet", filesystem=self._filesystem, partitioning=None)
+
+
+def _between(parts: Sequence[Part], start: int, stop: int | None) -> list[Part]:
+    """Of parts in order that do not overlap, those that share a position with start ≤ p < stop."""
+    low = bisect_right(parts, start, key=lambda part: part.stop)
+    high = len(parts) if stop is None else bisect_left(parts, stop, key=lambda part: part.start)
+    return list(parts[low:high])
 
 
 def as_dataset(source: Any, **how: Any) -> ds.Dataset:

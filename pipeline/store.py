@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from pipeline.commit import CommitFolder, as_dataset
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
+from pipeline.files import reading
+from pipeline.filesystem import open_filesystem
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -36,30 +38,34 @@ def open_output(uri: str | Path, *, create: bool = False, missing_ok: bool = Fal
         FatalError: the folder is missing, holds something else, or was written by a newer format.
     """
     text = str(uri)
-    if "://" in text:
-        try:
-            filesystem, root = pafs.FileSystem.from_uri(text)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise FatalError(f"{text}: cannot be opened: {' '.join(str(error).split())}") from error
-    else:
-        filesystem, root = pafs.LocalFileSystem(), Path(text).expanduser().absolute().as_posix()
-        text = root
-    output = Output(filesystem, root, text)
-    if output.exists(IDENTITY):
-        _check_identity(output)
-        return output
-    info = filesystem.get_file_info(root)
-    if info.type == pafs.FileType.File:
-        raise FatalError(f"{text}: is a file, an output is a folder")
+    filesystem, root = open_filesystem(text)
+    output = Output(filesystem, root, text if "://" in text else root)
+    try:
+        return _opened(output, filesystem, root, create=create, missing_ok=missing_ok)
+    except RetryableError as error:
+        raise FatalError(f"the output cannot be reached: {error}") from error
+
+
+def _opened(output: Output, filesystem: pafs.FileSystem, root: str, *, create: bool, missing_ok: bool) -> Output:
+    with reading(output.uri):
+        if isinstance(filesystem, pafs.LocalFileSystem) and Path(root).is_file():
+            raise FatalError(f"{output.uri}: is a file, an output is a folder")
+        # The listing comes first: what a store says where it refuses one tells the reason.
+        inside = {one.base_name for one in filesystem.get_file_info(pafs.FileSelector(root, allow_not_found=True))}
+        if IDENTITY in inside:
+            _check_identity(output)
+            return output
+        # Of a missing bucket, too, a store says no more than that nothing is there.
+        bucket = root.split("/", 1)[0] if filesystem.type_name in ("s3", "gcs") else None
+        if bucket and filesystem.get_file_info(bucket).type == pafs.FileType.NotFound:
+            raise FatalError(f"{output.uri}: there is no such bucket")
     # What a run leaves behind that was killed while it made the folder does not count.
-    foreign = [name for name, _ in output.list("") if not name.startswith(IDENTITY)]
-    folders = info.type == pafs.FileType.Directory and len(filesystem.get_file_info(pafs.FileSelector(root))) > 0
-    if foreign or (folders and not output.list("")):
-        raise FatalError(f"{text}: is not empty and is not a heatline output; name another folder")
+    if not all(name.startswith(IDENTITY) for name in inside):
+        raise FatalError(f"{output.uri}: is not empty and is not a heatline output; name another folder")
     if create:
         output.write_bytes(IDENTITY, json.dumps({"format": FORMAT, "what": "output of heatline"}).encode())
     elif not missing_ok:
-        raise FatalError(f"{text}: no heatline output here")
+        raise FatalError(f"{output.uri}: no heatline output here")
     return output
 
 
@@ -78,7 +84,7 @@ class Output(CommitFolder):
 
     def runs(self) -> list[str]:
         """Names of the runs, oldest first."""
-        return [name.removesuffix(".json") for name, _ in self.list("runs") if name.endswith(".json")]
+        return sorted(name.removesuffix(".json") for name in self.names("runs") if name.endswith(".json"))
 
     def run(self, name: str | None = None) -> dict[str, Any]:
         """The record of a run: its spec, variants, timings and summary.
@@ -94,12 +100,42 @@ class Output(CommitFolder):
             raise FatalError(
                 f"{self.uri}: no run {name or 'yet'}" + (f"; there are {', '.join(names)}" if names else "")
             )
-        file = f"runs/{name or names[-1]}.json"
+        return next(iter(self.records([name or names[-1]])))
+
+    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """The records of runs that are there, as `run` gives them.
+
+        A run that found everything committed, as an earlier one had left it, holds little and names that one
+        (`same_as`), whose record gives the rest.
+
+        Raises:
+            FatalError: a record is damaged, or names one that is gone.
+        """
+        whole: dict[str, dict[str, Any]] = {}
+        for name in names:
+            record = self._record(name)
+            origin = record.get("same_as")
+            if origin is None:
+                whole[name] = record
+            elif origin not in whole:
+                if "/" in str(origin):
+                    raise FatalError(f"{self.path(f'runs/{name}.json')}: is damaged; remove it")
+                try:
+                    whole[origin] = self._record(origin)
+                except FileNotFoundError as error:
+                    raise FatalError(
+                        f"{self.path(f'runs/{name}.json')}: repeats run {origin}, which is gone; remove it as well"
+                    ) from error
+            yield record if origin is None else {**whole[origin], **record}
+
+    def _record(self, name: str) -> dict[str, Any]:
+        file = f"runs/{name}.json"
         try:
-            record: dict[str, Any] = json.loads(self.read_bytes(file))
-        except ValueError as error:
+            record: dict[str, Any] = dict(json.loads(self.read_bytes(file)))
+        except (ValueError, TypeError) as error:
             raise FatalError(f"{self.path(file)}: is damaged; remove it") from error
-        return record
+        # Pages are named by it: it is the file's, whatever the record says.
+        return {**record, "run": name}
 
     def scores(
         self,

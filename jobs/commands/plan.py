@@ -10,8 +10,8 @@ from rich.table import Table
 
 from jobs.console import wide_console
 from jobs.estimate import StageEstimate, estimate
+from jobs.prepare import prepare
 from jobs.profile import load_profile
-from jobs.run import prepare
 from jobs.spec import load_spec
 
 
@@ -38,7 +38,7 @@ def plan(spec: str, profile: str | None, overrides: tuple[str, ...], as_json: bo
         )
         return
     console = wide_console()
-    console.print(f"{job.name}: {len(checked.dataset)} samples, output {job.output}", soft_wrap=True)
+    console.print(f"{job.name}: {len(checked.dataset)} samples, output {job.output}", markup=False, soft_wrap=True)
     console.print(_table(rows))
     if any(row.seconds is None and row.samples for row in rows):
         console.print("Time is foretold once a worker has measured the model in this output.")

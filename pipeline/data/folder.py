@@ -64,9 +64,19 @@ def _sibling(path: Path) -> str:
 
 
 def class_folders(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted, hidden ones left out; links to folders count."""
+    """Names of the folders in a folder, sorted, hidden ones left out; links to folders count.
+
+    Raises:
+        FatalError: a name is not UTF-8.
+    """
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise FatalError(f"the folder name {name!r} is not UTF-8; rename the folder") from None
+    return names
 
 
 def images_below(root: Path, relative: str, *, recursive: bool = True) -> list[ImageFile]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data.decode import one_line
 from pipeline.errors import FatalError
+from pipeline.filesystem import open_filesystem, store_error
 from pipeline.suggestion import did_you_mean
 
 _TAIL = 8
@@ -52,15 +53,12 @@ def resolve(path: str) -> tuple[pafs.FileSystem, str]:
     """File system and path on it.
 
     Raises:
-        FatalError: a URI that pyarrow does not know.
+        FatalError: a URI that pyarrow does not know, or that holds credentials.
     """
-    if "://" not in path:
-        return pafs.LocalFileSystem(), str(Path(path).expanduser().absolute())
     try:
-        filesystem, inner = pafs.FileSystem.from_uri(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise FatalError(f"dataset.path '{path}' cannot be opened: {one_line(error)}") from None
-    return filesystem, inner.rstrip("/")
+        return open_filesystem(path)
+    except FatalError as error:
+        raise FatalError(f"dataset.path {error}") from None
 
 
 def open_folder(path: str) -> ParquetFolder:
@@ -78,7 +76,7 @@ def open_folder(path: str) -> ParquetFolder:
             raise FatalError(f"dataset.path '{path}' does not exist{_near(filesystem, base)}")
         found = filesystem.get_file_info(pafs.FileSelector(base, recursive=True))
     except OSError as error:
-        raise FatalError(f"dataset.path '{path}' cannot be listed: {one_line(error)}") from None
+        raise FatalError(f"dataset.path cannot be listed: {store_error(path, error)}") from None
     named = {
         file.path.removeprefix(base).lstrip("/"): (file.size, file.mtime_ns or 0)
         for file in found

@@ -1,0 +1,183 @@
+"""A stretch of work is one run's, on any store, and nobody waits for a run that is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pipeline import claim
+from pipeline.claim import CLAIMS, EXPIRED, Claims, Stretch
+from pipeline.errors import RetryableError
+from pipeline.noise import Noise
+from pipeline.store import Output, open_output
+
+FIRST = Stretch("predictions/model=m-1", 0, 2048)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return open_output(tmp_path / "out", create=True)
+
+
+def claims(output: Output) -> Claims:
+    """Claims that look again at each refusal, and say what they hold when asked to alone."""
+    return Claims(output, every=3600, look_every=0)
+
+
+def write(
+    output: Output, run: str, *, host: str = "elsewhere", process: int = 1, silent: float = 0, **said: object
+) -> Path:
+    """The file of another run."""
+    file = Path(output.uri) / CLAIMS / f"{run}.json"
+    content = {"host": host, "process": process, "ended": False, "held": [], "wanted": [], **said}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(content))
+    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - silent))
+    return file
+
+
+def listed(stretch: Stretch) -> list[object]:
+    return [stretch.subject, stretch.start, stretch.stop]
+
+
+def test_a_stretch_is_one_runs_until_it_is_given_back(output: Output) -> None:
+    with claims(output) as one, claims(output) as other:
+        assert one.take(FIRST) and one.take(FIRST) and not other.take(FIRST)
+        one.give_back(FIRST)
+        assert other.take(FIRST) and not one.take(FIRST)
+
+
+def test_stretches_that_meet_exclude_each_other_and_others_do_not(output: Output) -> None:
+    with claims(output) as one, claims(output) as other:
+        assert one.take(Stretch("m", 1024, 2048))
+        assert not other.take(Stretch("m", 0, 1025)) and not other.take(Stretch("m", 2047, 4096))
+        assert other.take(Stretch("m", 0, 1024)) and other.take(Stretch("m", 2048, 4096))
+        assert other.take(Stretch("another", 1024, 2048))
+
+
+def test_many_runs_at_once_share_the_work_and_hold_nothing_twice(output: Output) -> None:
+    stretches = [Stretch("m", start, start + 8) for start in range(0, 200, 8)]
+    runs = [claims(output) for _ in range(5)]
+    taken: list[set[Stretch]] = [set() for _ in runs]
+    together = threading.Barrier(len(runs))
+
+    def grab(number: int) -> None:
+        order = Noise(3).generator("order", str(number)).permutation(len(stretches))
+        with runs[number] as mine:
+            together.wait()
+            rounds = 0
+            while len(set().union(*taken)) < len(stretches) and (rounds := rounds + 1) < 100:
+                taken[number] |= {stretches[at] for at in order if mine.take(stretches[at])}
+            together.wait()
+
+    threads = [threading.Thread(target=grab, args=(number,)) for number in range(len(runs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(map(len, taken)) == len(set().union(*taken)), "two runs hold the same stretch"
+    assert set().union(*taken) == set(stretches) and sum(map(bool, taken)) > 1
+
+
+def test_the_elder_of_two_that_want_the_same_gets_it(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claims(output) as mine:
+        elder = write(output, "00000000T000000.000000-elder", wanted=[listed(FIRST)])
+        assert not mine.take(FIRST)
+        elder.unlink()
+        younger = "99999999T000000.000000-younger"
+        write(output, younger, wanted=[listed(FIRST)])
+        monkeypatch.setattr(claim.time, "sleep", lambda seconds: write(output, younger))
+        assert mine.take(FIRST), "the younger gave way while the elder waited"
+
+
+def test_the_elder_gives_up_what_a_younger_run_took_first(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    younger = "99999999T000000.000000-younger"
+    with claims(output) as mine:
+        write(output, younger, wanted=[listed(FIRST)])
+        monkeypatch.setattr(claim.time, "sleep", lambda seconds: write(output, younger, held=[listed(FIRST)]))
+        assert not mine.take(FIRST)
+
+
+def test_a_run_that_was_killed_here_loses_its_claims_at_once(output: Output) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with claims(output) as mine:
+        here = socket.gethostname()
+        write(output, "1", host=here, process=process.pid, held=[listed(FIRST)])
+        assert mine.take(FIRST)
+        mine.give_back(FIRST)
+        write(output, "2", host=here, process=os.getpid(), held=[listed(FIRST)])
+        assert not mine.take(FIRST), "that one lives"
+
+
+@pytest.mark.parametrize(("silent", "taken"), [(EXPIRED + 2, True), (EXPIRED - 20, False)])
+def test_a_run_on_another_machine_loses_its_claims_after_a_minute_of_silence(
+    output: Output, silent: float, taken: bool
+) -> None:
+    with claims(output) as mine:
+        write(output, "1", held=[listed(FIRST)], silent=silent)
+        assert mine.take(FIRST) is taken
+
+
+def test_who_was_suspended_asks_again_for_what_it_held(output: Output) -> None:
+    now = [0.0]
+    with Claims(output, every=3600, look_every=0, clock=lambda: now[0]) as mine:
+        assert mine.take(FIRST)
+        now[0] = EXPIRED / 2
+        mine.give_sign()
+        assert mine.holds(FIRST)
+        now[0] = 2 * EXPIRED
+        mine.give_sign()
+        assert not mine.holds(FIRST) and mine.shared
+
+
+def test_a_run_that_came_and_went_is_noticed(output: Output) -> None:
+    with claims(output) as mine:
+        assert mine.take(FIRST) and not mine.shared
+        with claims(output) as other:
+            assert other.take(Stretch("m", 0, 1)) and other.shared
+        assert mine.take(Stretch("m", 0, 1)), "it has ended"
+        assert mine.shared and not mine.neighbours
+    assert output.names(CLAIMS) == []
+
+
+def test_what_ended_before_the_plan_costs_nothing_later(output: Output) -> None:
+    write(output, "1", held=[listed(FIRST)], silent=EXPIRED + 2)
+    with claims(output) as mine:
+        assert not mine.shared and output.names(CLAIMS) == [f"{mine.run}.json"]
+
+
+def test_a_file_that_is_no_claim_is_nobody(output: Output) -> None:
+    with claims(output) as mine:
+        for number, text in enumerate(("", "[]", "{}", '{"host": "x"}')):
+            (Path(output.uri) / CLAIMS / f"{number}.json").write_text(text)
+        assert mine.take(FIRST)
+
+
+def test_a_store_that_fails_stops_no_work(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: object) -> None:
+        raise RetryableError("no answer")
+
+    with claims(output) as mine:
+        monkeypatch.setattr(Output, "write_bytes", failing)
+        assert mine.take(FIRST)
+
+
+def test_a_run_alone_pays_a_small_file_and_a_listing(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for name in ("write_bytes", "times", "read_bytes", "names", "list", "exists", "remove"):
+        original = getattr(Output, name)
+        monkeypatch.setattr(
+            Output, name, lambda self, *rest, of=original, name=name: (calls.append(name), of(self, *rest))[1]
+        )
+    with claims(output) as mine:
+        calls.clear()
+        assert mine.take(FIRST) and mine.take(FIRST)
+        assert calls == ["write_bytes", "times"]

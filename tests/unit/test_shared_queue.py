@@ -1,0 +1,177 @@
+"""Several runs of one output: each unit is computed by one of them, and none waits for a run that is gone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cluster import shared_queue
+from cluster.shared_queue import SharedQueue
+from pipeline.claim import Claims
+from pipeline.commit import Part
+from pipeline.contracts import Cost
+from pipeline.noise import Noise
+from pipeline.stages.variant import Read, StageName, Unit, Variant
+from pipeline.store import Output, open_output
+
+TOTAL = 32
+
+
+def variant(path: str, stage: StageName, size: int, *reads: Read, total: int = TOTAL) -> Variant:
+    return Variant(path, stage, path, total, size, Cost(1, 1), reads, "m")
+
+
+def chain(methods: Iterable[str] = ("a", "b"), size: int = 4) -> dict[str, Variant]:
+    """Predictions, maps by some methods, their scores, and two trainings that wait for all maps."""
+    found = [variant("p", "predict", 2 * size)]
+    for name in methods:
+        found.append(variant(name, "attribute", size, Read("p")))
+        found.append(variant(f"{name}-score", "evaluate", 2 * size, Read(name)))
+        found.append(variant(f"{name}-cell", "retrain", 1, Read(name, whole=True), total=1))
+    return {one.path: one for one in found}
+
+
+class Store:
+    """What is committed, without files."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[Part]] = {}
+        self.looks = 0
+
+    def commit(self, unit: Unit) -> None:
+        parts = self.parts.setdefault(unit.variant, [])
+        parts.append(Part(unit.start, unit.stop, "0" * 16))
+        parts.sort()
+
+    def look(self, paths: Iterable[str]) -> dict[str, list[Part]]:
+        self.looks += 1
+        return {path: list(self.parts.get(path, [])) for path in paths}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    return open_output(tmp_path / "out", create=True)
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits before looking again."""
+    monkeypatch.setattr(shared_queue, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(shared_queue, "_SHARE", 1e9)
+    monkeypatch.setattr(shared_queue, "_WAIT", 0.0)
+
+
+@pytest.fixture
+def runs() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def begin(runs: ExitStack, output: Output, store: Store, variants: dict[str, Variant]) -> SharedQueue:
+    """A run that begins now: its claims, then its plan."""
+    claims = runs.enter_context(Claims(output, every=3600, look_every=0))
+    return SharedQueue(variants, store.look(variants), claims, store.look)
+
+
+def work(store: Store, queues: list[SharedQueue], key: str) -> list[Counter[Unit]]:
+    """Let runs with two units in hand each take turns in a drawn order, until all are through; what each computed."""
+    draw = Noise(0).generator("turns", key)
+    computed: list[Counter[Unit]] = [Counter() for _ in queues]
+    hands: list[list[Unit]] = [[] for _ in queues]
+    for _ in range(5000):
+        number = int(draw.integers(len(queues)))
+        queue, hand = queues[number], hands[number]
+        if len(hand) < 2 and (unit := queue.take("worker")) is not None:
+            hand.append(unit)
+        elif hand:
+            unit = hand.pop(0)
+            store.commit(unit)
+            computed[number][unit] += 1
+            queue.done(unit)
+        elif len(queue):
+            assert queue.wait_for_others(), "it waits for what nobody makes"
+        if not any(map(len, queues)):
+            return computed
+    raise AssertionError(f"{[len(queue) for queue in queues]} units are left")
+
+
+@pytest.mark.parametrize("key", [str(number) for number in range(10)])
+def test_two_runs_of_one_job_compute_each_unit_once(output: Output, runs: ExitStack, key: str) -> None:
+    store = Store()
+    queues = [begin(runs, output, store, chain()), begin(runs, output, store, chain())]
+    units = {unit for path in chain() for unit in queues[0].remaining(path)}
+    one, other = work(store, queues, key)
+    assert one + other == Counter(units), "each once"
+    assert one and other, "both had a share"
+    assert set(queues[0].from_elsewhere()) == set(other) and set(queues[1].from_elsewhere()) == set(one)
+
+
+@pytest.mark.parametrize("key", ["0", "1", "2"])
+def test_runs_of_other_methods_and_unit_sizes_share_what_they_have_in_common(
+    output: Output, runs: ExitStack, key: str
+) -> None:
+    store = Store()
+    jobs = [chain(("a", "b")), chain(("b", "c"), size=8)]
+    work(store, [begin(runs, output, store, job) for job in jobs], key)
+    for path, parts in store.parts.items():
+        covered = Counter(position for part in parts for position in range(part.start, part.stop))
+        assert set(covered.values()) == {1}, f"{path} was computed twice"
+    assert set(store.parts) == {*jobs[0], *jobs[1]}
+
+
+def test_a_run_that_begins_later_takes_what_is_neither_done_nor_claimed(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first = begin(runs, output, store, chain())
+    unit = first.take("worker")
+    assert unit == Unit("p", 0, 8)
+    second = begin(runs, output, store, chain())
+    assert second.take("worker") == Unit("p", 8, 16), "the first stretch is the other's"
+
+
+def test_what_a_killed_run_had_claimed_is_done_by_the_other(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first = begin(runs, output, store, chain())
+    (file,) = (Path(output.uri) / "claims").iterdir()
+    second = begin(runs, output, store, chain())
+    done, lost = first.take("worker"), first.take("worker")
+    assert done is not None and lost is not None
+    store.commit(done)
+    # As if its process were gone: it commits no more, and nobody has its number.
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "process": ended.pid}))
+    (computed,) = work(store, [second], "alone")
+    assert done not in computed and lost in computed and set(computed.values()) == {1}
+    assert len(computed) == sum(len(second.remaining(path)) for path in chain()) - 1
+
+
+def test_a_run_alone_looks_at_nothing_again(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    queue = begin(runs, output, store, chain())
+    work(store, [queue], "alone")
+    assert store.looks == 1, "the plan's"
+
+
+def test_nobody_waits_where_there_is_no_other_run(output: Output, runs: ExitStack) -> None:
+    queue = begin(runs, output, Store(), chain())
+    while queue.take("worker") is not None:
+        pass
+    assert len(queue) and not queue.wait_for_others()
+
+
+def test_what_a_run_has_in_hand_is_told_of_by_its_worker_alone(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first = begin(runs, output, store, chain())
+    begin(runs, output, store, chain())
+    unit = first.take("worker")
+    assert unit is not None
+    store.commit(unit)
+    first.wait_for_others()
+    assert first.from_elsewhere() == [] and len(first) == sum(len(first.remaining(path)) for path in chain())
