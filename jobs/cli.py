@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import click
 
-from jobs.problem import hint
+from jobs.problem import SpecError, hint
+from pipeline.credential import without_credentials
 from pipeline.errors import FatalError, RetryableError
+from pipeline.plain_text import plain_line
 
 OK, FAILED, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: all done; finished with failures; the user's mistake; stopped before the end; Ctrl-C."""
@@ -23,6 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "validate": ("jobs.commands.validate:validate", "Tell every problem of specs; nothing is run."),
     "plan": ("jobs.commands.plan:plan", "Tell what a run would take: units, passes, time, bytes."),
     "run": ("jobs.commands.run:run", "Run a job, or finish what an earlier run left."),
+    "submit": ("jobs.commands.submit:submit", "Run a job on a Ray cluster, through Ray Jobs."),
+    "status": ("jobs.commands.job:status", "Tell how far jobs and runs are."),
+    "logs": ("jobs.commands.job:logs", "Print what a submitted job prints."),
+    "stop": ("jobs.commands.job:stop", "Stop a submitted job; what it committed stays."),
     "report": ("jobs.commands.report:report", "Build the page of a run again."),
     "compare": ("jobs.commands.compare:compare_command", "Compare two runs; exit code 1 where the later is worse."),
     "history": ("jobs.commands.history:history", "List the runs of an output over time."),
@@ -98,12 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         sys.stdout.flush()
     except FatalError as error:
-        for line in str(error).splitlines():
-            click.echo(line, err=True)
+        for line in map(str, error.problems) if isinstance(error, SpecError) else [str(error)]:
+            click.echo(plain_line(without_credentials(line)), err=True)
         return MISTAKE
     except RetryableError as error:
         # Storage that does not answer; under a command nothing tries again but the user.
-        click.echo(" ".join(str(error).split()), err=True)
+        click.echo(plain_line(without_credentials(" ".join(str(error).split()))), err=True)
         return STOPPED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

@@ -62,6 +62,35 @@ def unreachable(spec: JobSpec, writable: Sequence[str], readable: Sequence[str])
     return problems
 
 
+def absent(spec: JobSpec, elsewhere: Sequence[str]) -> list[Problem]:
+    """The data and weights of a spec that are not on this machine.
+
+    Args:
+        spec: the spec.
+        elsewhere: absolute folders that only the cluster's nodes see, whose files are taken to be there.
+
+    Returns:
+        A problem for each path that is neither here, nor in one of the folders, nor a URI of shared storage.
+    """
+    return [
+        spec.problem(
+            place,
+            f"'{path}' is not there; expected a path that this machine shares with the cluster's nodes, or one in a "
+            "folder that only they see (--on-cluster FOLDER)",
+        )
+        for place, path in _paths(spec)
+        # A source that fetches its files makes the folder for them as well.
+        if not (place[0] == "dataset" and getattr(spec.dataset, "download", False))
+        and not _is_there(path, elsewhere)
+        and not Path(path.removeprefix("file://")).exists()
+    ]
+
+
+def is_local(path: str, elsewhere: Sequence[str] = ()) -> bool:
+    """Whether a path is one of this machine: neither a URI of shared storage nor in one of the folders."""
+    return not _is_there(path, elsewhere)
+
+
 def _known(folders: Sequence[str]) -> str:
     return f"known: {', '.join(folders)}" if folders else "mounted by --volume CLAIM:FOLDER"
 
