@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import dataclass
 
 import ray
 import torch
 
+from cluster.attempt import Order
 from cluster.code import code_digest, code_place
-from pipeline.stages.variant import Job, Unit
+from cluster.log import WorkerLog
+from cluster.metrics import WorkerMetrics
+from pipeline.stages.variant import Job
 from pipeline.stages.worker import Report, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Digest and place of the code that a worker runs, and Ray's id of its node."""
+
+    code: str
+    place: str
+    node: str
 
 
 class UnitActor:
@@ -21,25 +34,42 @@ class UnitActor:
         self._job = job
         self._worker: Worker | None = None
         self._opening = threading.Lock()
+        self._log = WorkerLog(job)
+        self._metrics = WorkerMetrics(job.run)
 
-    def introduce(self) -> tuple[str, str]:
-        """Digest and place of the code here. Opens the worker, unless the code is another than the driver's."""
+    def introduce(self) -> Introduction:
+        """Opens the worker, unless the code here is another than the driver's."""
+        context = ray.get_runtime_context()
         with self._opening:
             if self._worker is None and code_digest() == self._job.code:
-                device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
+                device = "cuda" if context.get_accelerator_ids().get("GPU") else "cpu"
                 self._worker = Worker(self._job, device)
-        return code_digest(), code_place()
+        return Introduction(code_digest(), code_place(), context.get_node_id())
 
-    def run(self, unit: Unit) -> Report:
-        """Load, compute and commit a unit; see `Worker.run`."""
+    def run(self, order: Order) -> Report | None:
+        """Carry out an order; see `Order` and `Worker`. None after a look."""
         if self._worker is None:
-            self.introduce()
-        if self._worker is None:
-            raise RuntimeError("this worker runs other code than the driver")
+            raise RuntimeError("this worker was not opened, or runs other code than the driver")
         try:
-            return self._worker.run(unit)
-        except RuntimeError as error:
-            if "CUDA error" in str(error):
-                # The process cannot use its GPU any more; Ray starts another, and the unit is handed out again.
+            report = _carried_out(self._worker, order)
+        except Exception as error:
+            # The driver hears the reason in one line; the way to it stays in this worker's log.
+            self._log.note_failure(order.unit, error)
+            if isinstance(error, RuntimeError) and "CUDA error" in str(error):
+                # The process cannot use its GPU any more; another takes its place, and the unit is handed out again.
                 os._exit(1)
             raise
+        self._metrics.note_memory()
+        return report
+
+
+def _carried_out(worker: Worker, order: Order) -> Report | None:
+    worker.avoid(order.unreadable)
+    match order.task:
+        case "look":
+            worker.look(order.unit)
+            return None
+        case "give_up":
+            return worker.give_up(order.unit, order.reason)
+        case "compute" | "alone":
+            return worker.run(order.unit, alone=order.task == "alone")

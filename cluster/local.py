@@ -7,11 +7,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
-from cluster.executor import Attempt, Event, Watch, drive
+from cluster.attempt import Attempt, Order
+from cluster.drive import drive
+from cluster.executor import Event, Watch
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
 from pipeline.errors import FatalError
-from pipeline.stages.variant import Job, Unit
+from pipeline.stages.variant import Job
 from pipeline.stages.worker import Report, Worker
 
 
@@ -29,28 +31,37 @@ class LocalExecutor:
         with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
             try:
                 drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)
-            except KeyboardInterrupt:
-                watch(Event("stopping"))
-                threads.shutdown(cancel_futures=True)
+            except BaseException:
+                # A signal as well as an error: a thread cannot be ended, so what it does is finished.
+                watch(Event("stopping", reason="stopping: units in flight are finished first"))
                 raise
 
 
 class _Threads:
-    """The one worker of this process, behind threads."""
+    """The one worker of this process, behind threads. See `Pool`."""
 
     def __init__(self, worker: Worker, threads: ThreadPoolExecutor) -> None:
         self._worker = worker
         self._threads = threads
-        self._running: dict[Future[Report], Unit] = {}
+        self._running: dict[Future[Report], Order] = {}
 
     def workers(self) -> Sequence[Hashable]:
         return (0,)
 
-    def start(self, worker: Hashable, unit: Unit) -> None:
-        self._running[self._threads.submit(self._worker.run, unit)] = unit
+    def asked(self) -> int:
+        return 0
+
+    def adapt(self, useful: int) -> None:
+        """There is this process and no other."""
+
+    def start(self, worker: Hashable, order: Order) -> None:
+        self._running[self._threads.submit(self._worker.run, order.unit)] = order
 
     def wait(self) -> Iterable[Attempt]:
         done, _ = wait(self._running, timeout=1, return_when=FIRST_COMPLETED)
         for future in done:
-            unit, error = self._running.pop(future), future.exception()
-            yield Attempt(0, unit, None if error else future.result(), error)
+            order, error = self._running.pop(future), future.exception()
+            yield Attempt(0, order, None if error else future.result(), error)
+
+    def end(self, worker: Hashable, reason: str) -> None:
+        raise FatalError(reason)

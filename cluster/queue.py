@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from itertools import pairwise
 
 from pipeline.commit import Part
@@ -50,6 +50,7 @@ class UnitQueue:
         committed: the parts of each variant that are there already.
 
     Attributes:
+        ready: units that could be handed out now.
         lost: units that could not be done, with the reason.
         stranded: units that waited for a lost one.
     """
@@ -58,6 +59,7 @@ class UnitQueue:
         self._variants = variants
         subjects = dict.fromkeys((variant.model, variant.split) for variant in variants.values())
         self._subjects = {subject: number for number, subject in enumerate(subjects)}
+        self._last_place = (len(self._subjects), 0)
         self._stretch = max((variant.unit_size for variant in variants.values()), default=1)
         self._readers: dict[str, list[str]] = defaultdict(list)
         self._units: dict[str, list[Unit]] = {}
@@ -65,6 +67,10 @@ class UnitQueue:
         self._ready: dict[Place, list[tuple[int, int, str, Unit]]] = defaultdict(list)
         self._places: list[Place] = []
         self._owners: dict[Place, object] = {}
+        self._begun = {path for path, parts in committed.items() if parts}
+        self._held: set[Unit] = set()
+        self._ready_but_held: list[Unit] = []
+        self.ready = 0
         self.lost: dict[Unit, str] = {}
         self.stranded: set[Unit] = set()
         left = {path: gaps(committed.get(path, []), variant.total) for path, variant in variants.items()}
@@ -74,9 +80,9 @@ class UnitQueue:
             self._units[path] = units(variant, committed.get(path, []))
             for unit in self._units[path]:
                 missing = sum(
-                    _overlap(left[read.variant], 0, variants[read.variant].total)
+                    overlap(left[read.variant], 0, variants[read.variant].total)
                     if read.whole
-                    else _overlap(left[read.variant], unit.start, unit.stop)
+                    else overlap(left[read.variant], unit.start, unit.stop)
                     for read in variant.reads
                 )
                 self._missing[unit] = missing
@@ -84,8 +90,23 @@ class UnitQueue:
                     self._offer(unit)
 
     def __len__(self) -> int:
-        """Units neither done nor lost."""
-        return len(self._missing)
+        """Units neither done nor lost nor held back."""
+        return len(self._missing) - len(self._held)
+
+    def hold_cells(self) -> bool:
+        """Hand out no cells of a benchmark, and count none, until `release_cells`; whether there are any to do."""
+        self._held = {unit for unit in self._missing if self.variant(unit).stage == "retrain"}
+        ready = [entry[3] for entry in self._ready.pop(self._last_place, [])]
+        self._ready_but_held = [unit for unit in ready if unit in self._held]
+        self.ready -= len(ready)
+        return bool(self._held)
+
+    def release_cells(self) -> None:
+        """The cells that were held back are to be done now."""
+        ready, self._held, self._ready_but_held = self._ready_but_held, set(), []
+        for unit in ready:
+            if unit in self._missing:
+                self._offer(unit)
 
     def remaining(self, path: str) -> list[Unit]:
         """The units of a variant that were to be done at the start."""
@@ -93,19 +114,55 @@ class UnitQueue:
 
     def take(self, worker: object) -> Unit | None:
         """A ready unit for this worker, or None while none is."""
-        place = next(
-            (place for place, owner in self._owners.items() if owner == worker and self._ready.get(place)),
-            None,
-        )
-        if place is None:
-            place = self._free_place()
-        if place is None:
-            return None
-        for held in [held for held, owner in self._owners.items() if owner == worker and held != place]:
-            del self._owners[held]
-        self._owners.setdefault(place, worker)
-        unit = heapq.heappop(self._ready[place])[3]
-        return unit
+        while (place := self._place(worker)) is not None:
+            for held in [held for held, owner in self._owners.items() if owner == worker and held != place]:
+                del self._owners[held]
+            self._owners.setdefault(place, worker)
+            unit = heapq.heappop(self._ready[place])[3]
+            self.ready -= 1
+            if unit in self._missing:
+                return unit
+        return None
+
+    def from_elsewhere(self) -> list[Unit]:
+        """Units that other runs of the output have committed since the last call; see `SharedQueue`."""
+        return []
+
+    def wait_for_others(self) -> bool:
+        """Where nothing is ready and nothing under way: wait a moment for other runs; False where there are none."""
+        return False
+
+    def put_back(self, unit: Unit) -> None:
+        """A unit that was taken is not done, through no fault of its own."""
+        self._offer(unit)
+
+    def leave(self, worker: object) -> None:
+        """A worker takes no more units: the places where it was are free for others."""
+        for place in [place for place, owner in self._owners.items() if owner == worker]:
+            del self._owners[place]
+
+    def variant(self, unit: Unit) -> Variant:
+        """The variant that a unit is of."""
+        return self._variants[unit.variant]
+
+    def holds_samples(self, unit: Unit) -> bool:
+        """Whether a unit is a range of samples, which can be cut; a training or a calibration is one piece of work."""
+        return self.variant(unit).stage not in ("train", "calibrate", "retrain")
+
+    def has_begun(self, path: str) -> bool:
+        """Whether anything of a variant is committed."""
+        return path in self._begun
+
+    def split(self, unit: Unit) -> tuple[Unit, Unit]:
+        """Put two halves in the place of a unit that was taken; they are in hand as it was."""
+        middle = (unit.start + unit.stop) // 2
+        halves = Unit(unit.variant, unit.start, middle), Unit(unit.variant, middle, unit.stop)
+        found = self._units[unit.variant]
+        place = bisect_left(found, unit)
+        found[place : place + 1] = halves
+        del self._missing[unit]
+        self._missing |= dict.fromkeys(halves, 0)
+        return halves
 
     def fills_a_worker(self, unit: Unit) -> bool:
         """Whether a unit takes so long, and has so little to read beforehand, that none shall wait behind it."""
@@ -114,6 +171,8 @@ class UnitQueue:
     def done(self, unit: Unit) -> None:
         """A unit was committed; what waited for it may become ready."""
         self._missing.pop(unit, None)
+        self._held.discard(unit)
+        self._begun.add(unit.variant)
         for path in self._readers[unit.variant]:
             reader = self._variants[path]
             whole = any(read.variant == unit.variant and read.whole for read in reader.reads)
@@ -128,8 +187,16 @@ class UnitQueue:
     def lose(self, unit: Unit, reason: str) -> None:
         """A unit cannot be done, and so neither what reads it."""
         if self._missing.pop(unit, None) is not None:
+            self._held.discard(unit)
             self.lost[unit] = reason
             self._strand_readers(unit)
+
+    def lose_rest(self, path: str, reason: str, in_hand: Set[Unit]) -> list[Unit]:
+        """Give up the units of a variant that are neither done nor lost nor in somebody's hand, and return them."""
+        rest = [unit for unit in self._units[path] if unit in self._missing and unit not in in_hand]
+        for unit in rest:
+            self.lose(unit, reason)
+        return rest
 
     def _strand_readers(self, unit: Unit) -> None:
         for path in self._readers[unit.variant]:
@@ -137,6 +204,7 @@ class UnitQueue:
             whole = any(read.variant == unit.variant and read.whole for read in reader.reads)
             for waiting in self._units[path] if whole else self._touching(path, unit):
                 if self._missing.pop(waiting, None) is not None:
+                    self._held.discard(waiting)
                     self.stranded.add(waiting)
                     self._strand_readers(waiting)
 
@@ -148,16 +216,25 @@ class UnitQueue:
         return candidates[low:high]
 
     def _offer(self, unit: Unit) -> None:
+        if unit in self._held:
+            self._ready_but_held.append(unit)
+            return
         variant = self._variants[unit.variant]
         place = (self._subjects[variant.model, variant.split], unit.start // self._stretch)
         if variant.stage == "retrain":
             # Nothing waits for a cell: it comes after all that something waits for.
-            place = (len(self._subjects), 0)
+            place = self._last_place
         if not self._ready[place]:
             heapq.heappush(self._places, place)
         # Later stages first: what is nearest to a result leaves memory soonest.
         order = (-STAGES.index(variant.stage), unit.start, unit.variant, unit)
         heapq.heappush(self._ready[place], order)
+        self.ready += 1
+
+    def _place(self, worker: object) -> Place | None:
+        """The place of the next unit for a worker: its own, as long as something is ready there."""
+        mine = (place for place, owner in self._owners.items() if owner == worker and self._ready.get(place))
+        return next(mine, None) or self._free_place()
 
     def _free_place(self) -> Place | None:
         """The first place with ready units, one that nobody holds if there is such."""
@@ -177,7 +254,7 @@ class UnitQueue:
         return found if found is not None else (passed[0] if passed else None)
 
 
-def _overlap(ranges: list[tuple[int, int]], start: int, stop: int) -> int:
+def overlap(ranges: list[tuple[int, int]], start: int, stop: int) -> int:
     """Positions of start ≤ p < stop that the ranges hold. The ranges are in order and do not overlap."""
     total = 0
     for low, high in ranges[bisect_right(ranges, start, key=lambda pair: pair[1]) :]:

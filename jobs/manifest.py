@@ -15,6 +15,7 @@ from cluster.kuberay import (
     ray_job_cron_job,
 )
 from cluster.kuberay.manifest import KUBECTL_IMAGE, RAY_JOB_FILE, created_ray_job
+from cluster.need import Need, said
 from cluster.profile import Profile
 from jobs.cron import Cron
 from jobs.document import write_document
@@ -25,6 +26,7 @@ TIMED: tuple[Kind, ...] = ("raycronjob", "cronjob", "pod")
 """The kinds that take a cron line."""
 
 MOST_BYTES = 1_000_000  # a ConfigMap holds 1 MiB, keys and all
+POD_SECONDS = 1800.0  # by then a node with a GPU has started and pulled the image
 
 _RETRIES = "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too."
 _NOTES: dict[Kind, tuple[str, ...]] = {
@@ -101,19 +103,32 @@ def check_profile(name: str, profile: Profile, deployment: Deployment, kind: Kin
     """
     if kind == "raycluster":
         return
-    machine = deployment.worker
     problems = []
     if kind == "pod" and profile.address:
         problems.append(f"'{name}' looks for a running Ray at '{profile.address}', and the pod starts its own")
     if kind != "pod" and (profile.executor != "ray" or not profile.address):
         problems.append(f"'{name}' does not use the cluster; take cluster, cluster-cpu, or one with an address")
-    if profile.cpus_per_worker > machine.cpus or profile.gpus_per_worker > machine.gpus:
+    need, machine = Need.of(profile), deployment.worker.resources
+    if not need.fits(machine):
         problems.append(
-            f"'{name}' asks for {profile.cpus_per_worker:g} CPU and {profile.gpus_per_worker:g} GPU a worker, "
-            f"the pods have {machine.cpus} and {machine.gpus}; see --cpus and --gpus"
+            f"'{name}' asks for {need} a worker, the pods have {said(machine)}; see --cpus, --gpus and --memory"
         )
+    elif (held := need.fits(machine) * (1 if kind == "pod" else deployment.max_workers)) < profile.least_workers:
+        problems.append(f"'{name}' asks for {profile.least_workers} workers of {need}, the pods have room for {held}")
     if problems:
         raise SpecError([Problem("--profile", None, "", problem) for problem in problems])
+
+
+def growing_profile(profile: Profile, deployment: Deployment, kind: Kind) -> dict[str, object] | None:
+    """The profile with which a job asks for pods, and waits for them, where their number follows demand.
+
+    None where it does not, or where the profile says itself how many workers there shall be.
+    """
+    if kind in ("pod", "raycluster") or not deployment.autoscaling or profile.workers is not None:
+        return None
+    most = Need.of(profile).fits(deployment.worker.resources) * deployment.max_workers
+    given = profile.model_dump(mode="json", exclude_unset=True)
+    return {**given, "workers": {"min": 1, "max": most}, "wait_s": profile.wait_s or POD_SECONDS}
 
 
 def _files(deployment: Deployment) -> dict[str, object]:

@@ -14,7 +14,8 @@ from cluster.kuberay import CONFIG_FOLDER, Deployment, object_name
 from cluster.kuberay.manifest import KUBECTL_IMAGE
 from jobs.cron import Cron
 from jobs.crontab import crontab_line, install_line
-from jobs.manifest import Kind, check_profile, container_command, manifest
+from jobs.document import write_document
+from jobs.manifest import Kind, check_profile, container_command, growing_profile, manifest
 from jobs.portable import portable_text, unreachable
 from jobs.problem import Problem, SpecError
 from jobs.profile import PROFILES, load_profile
@@ -85,15 +86,17 @@ def kubernetes_text(
     spec = load_spec(rerun.spec, rerun.overrides)
     on_gpu, on_cpu = ("node", "laptop") if kind == "pod" else ("cluster", "cluster-cpu")
     name = rerun.profile or (on_gpu if deployment.worker.gpus else on_cpu)
-    check_profile(name, load_profile(name), deployment, kind)
+    profile = load_profile(name)
+    check_profile(name, profile, deployment, kind)
     if kind != "raycluster":
         writable = [volume.path for volume in deployment.volumes if not volume.read_only]
         problems = unreachable(spec, writable, [*(volume.path for volume in deployment.volumes), *in_image])
         if problems:
             raise SpecError(problems)
     files = {"spec.yaml": portable_text(rerun.spec, rerun.overrides)}
-    if name not in _built_in_profiles():
-        files["profile.yaml"] = Path(name).read_text(encoding="utf-8")
+    grown = growing_profile(profile, deployment, kind)
+    if grown is not None or name not in _built_in_profiles():
+        files["profile.yaml"] = write_document(grown) if grown else Path(name).read_text(encoding="utf-8")
         name = f"{CONFIG_FOLDER}/profile.yaml"
     filled = {"name": rerun.object_name(), "files": files, "command": container_command(name)}
     image = kubectl_image or KUBECTL_IMAGE

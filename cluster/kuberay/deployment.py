@@ -17,6 +17,9 @@ LONGEST_NAME = 41
 """Of an object: KubeRay appends six characters for a RayJob and six more for its cluster, of at most 53."""
 
 
+_BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
 def _text(pattern: str, expected: str, longest: int = 253) -> AfterValidator:
     """Text of a form, with words for those who miss it."""
 
@@ -66,6 +69,12 @@ class Machine(Config):
     cpus: PositiveInt = Field(description="CPU cores")
     memory: Memory = Field(description="memory, such as 16Gi")
     gpus: int = Field(0, ge=0, description="NVIDIA GPUs")
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What Ray counts in the pod, by its names; memory in bytes."""
+        number = self.memory.rstrip("MGTi")
+        return {"CPU": self.cpus, "GPU": self.gpus, "memory": int(number) * _BYTES[self.memory[len(number) :]]}
 
 
 class Deployment(Config):

@@ -21,7 +21,7 @@ from pipeline.stages.batches import batches
 from pipeline.stages.calibrate import calibrated_method
 from pipeline.stages.column import tensor_array
 from pipeline.stages.image_cache import Samples
-from pipeline.stages.segment import stored_superpixels
+from pipeline.stages.segment import segmented_positions, stored_superpixels
 from pipeline.stages.shared_work import shared_name
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant
@@ -67,6 +67,14 @@ class Attribute:
         gone = {one.position: one for one in samples.failed}
         failed += tuple(gone[row["position"]] for row in rows if row["position"] in gone)
         rows = [row for row in rows if row["position"] not in gone]
+        if variant.superpixel_variant is not None:
+            divided = segmented_positions(around.output, variant.superpixel_variant, unit)
+            failed += tuple(
+                Failed(row["position"], row["id"], f"{method.name}: its superpixels could not be made")
+                for row in rows
+                if row["position"] not in divided
+            )
+            rows = [row for row in rows if row["position"] in divided]
         positions = [row["position"] for row in rows]
         targets = torch.tensor([row[column] for row in rows], dtype=torch.long)
         superpixels = None

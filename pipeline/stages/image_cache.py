@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pipeline.commit import Failed
-from pipeline.data import Dataset, Shard
+from pipeline.data import Dataset, Failure, Shard
 from pipeline.errors import ShardError
+from pipeline.stages.unreadable import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,27 @@ class ImageCache:
 
     BLOCK = 128
 
-    def __init__(self, dataset: Dataset, limit_bytes: int, threads: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        limit_bytes: int,
+        threads: int,
+        *,
+        block: int = BLOCK,
+        unreadable: Set[int] = frozenset(),
+    ) -> None:
+        """Open a cache over a data set.
+
+        Args:
+            dataset: what is decoded.
+            limit_bytes: decoded images that are kept, beside what is in use.
+            threads: how many images are decoded at once.
+            block: samples that are decoded together; 1: no other image is touched than those asked for.
+            unreadable: positions that are failures and never decoded; looked up each time, so that it may grow.
+        """
         self._dataset = dataset
+        self._block = block
+        self._unreadable = unreadable
         self._size = (dataset.height, dataset.width)
         self._threads = threads
         self._limit = limit_bytes
@@ -81,7 +101,7 @@ class ImageCache:
 
     def get(self, start: int, stop: int) -> Samples:
         """The samples at positions start ≤ p < stop."""
-        return _joined(self._held(range(start // self.BLOCK, -(-stop // self.BLOCK))), start, stop)
+        return _joined(self._held(range(start // self._block, -(-stop // self._block))), start, stop)
 
     def regions(self, positions: Sequence[int]) -> Mapping[str, Tensor]:
         """Where things are in the images at some positions.
@@ -118,7 +138,7 @@ class ImageCache:
     def _marked(self, positions: Sequence[int]) -> list[Shard]:
         """The blocks of some positions, with their regions."""
         self._with_regions = bool(self._dataset.regions)
-        return self._held(sorted({position // self.BLOCK for position in positions}))
+        return self._held(sorted({position // self._block for position in positions}))
 
     def _held(self, wanted: Sequence[int]) -> list[Shard]:
         """Blocks, from memory as far as they are there."""
@@ -140,11 +160,15 @@ class ImageCache:
 
     def _load(self, first: int, last: int, regions: bool) -> dict[int, Shard]:
         """Blocks first … last, decoded in one call so that the source reads each of its files once."""
-        stop = min((last + 1) * self.BLOCK, len(self._dataset))
-        shard = self._dataset.load(range(first * self.BLOCK, stop), self._threads, regions=regions)
+        wanted = range(first * self._block, min((last + 1) * self._block, len(self._dataset)))
+        avoided = [position for position in wanted if position in self._unreadable]
+        positions = [position for position in wanted if position not in avoided] if avoided else wanted
+        shard = self._dataset.load(positions, self._threads, regions=regions)
+        unread = [Failure(position, self._dataset.ids(position, position + 1)[0], UNREADABLE) for position in avoided]
+        failures = sorted((*shard.failures, *unread), key=lambda one: one.position)
         blocks = {}
         for block in range(first, last + 1):
-            rows = [row for row, position in enumerate(shard.positions) if position // self.BLOCK == block]
+            rows = [row for row, position in enumerate(shard.positions) if position // self._block == block]
             low, high = (rows[0], rows[-1] + 1) if rows else (0, 0)
             blocks[block] = Shard(
                 # A copy, so that a block that stays does not hold the whole shard's memory.
@@ -152,9 +176,9 @@ class ImageCache:
                 labels=shard.labels[low:high],
                 ids=shard.ids[low:high],
                 positions=shard.positions[low:high],
-                failures=tuple(one for one in shard.failures if one.position // self.BLOCK == block),
+                failures=tuple(one for one in failures if one.position // self._block == block),
                 regions={name: masks[low:high].clone() for name, masks in shard.regions.items()},
-                regionless=tuple(one for one in shard.regionless if one.position // self.BLOCK == block),
+                regionless=tuple(one for one in shard.regionless if one.position // self._block == block),
             )
         return blocks
 

@@ -56,6 +56,12 @@ class Segment:
         return Outcome(table, (), samples.ids)
 
 
+def segmented_positions(output: Output, variant: str, unit: Unit) -> set[int]:
+    """The positions of a unit that have superpixels."""
+    table = output.read(variant, unit.start, unit.stop, ["position"])
+    return set() if table is None else set(table["position"].to_pylist())
+
+
 def stored_superpixels(output: Output, variant: str, unit: Unit, positions: list[int]) -> Tensor:
     """The committed superpixels of some positions of a unit, (n, H, W) int32.
 

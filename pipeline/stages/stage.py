@@ -10,10 +10,11 @@ import pyarrow as pa
 import torch
 
 from pipeline.commit import Failed
-from pipeline.models import Classifier
+from pipeline.models import ALONE, Classifier, Processes
 from pipeline.models.randomise import Randomisation
 from pipeline.noise import Noise
 from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.image_statistics import ChannelStatistics
 from pipeline.stages.shared_work import SharedResults
 from pipeline.stages.variant import Job, Split, Unit, Variant
 from pipeline.store import Output
@@ -33,8 +34,10 @@ class Surroundings:
         noise: the job's random numbers.
         device: where models live.
         classifier: the model of a variant, loaded on first use; call it in `compute` alone.
-        statistics: mean and deviation of each channel, in [0, 1], of the images that networks are trained on anew.
+        statistics: of the images that a variant's network is trained on anew, or whose mean it masks with.
         randomised: copies of that model with randomised parameters, built once; call it in `compute` alone.
+        processes: those that work on the same unit together, each with a device of its own.
+        streamed: why no training may hold its images on the device; empty where it may.
     """
 
     job: Job
@@ -43,9 +46,11 @@ class Surroundings:
     shared: SharedResults
     noise: Noise
     device: torch.device
-    statistics: Callable[[], tuple[list[float], list[float]]]
+    statistics: Callable[[Variant], ChannelStatistics]
     classifier: Callable[[Variant], Classifier]
     randomised: Callable[[Classifier, Randomisation], Sequence[Classifier]]
+    processes: Processes = ALONE
+    streamed: str = ""
 
 
 @dataclass(frozen=True, slots=True)

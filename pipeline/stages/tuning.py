@@ -11,6 +11,7 @@ import torch
 from pipeline.contracts import digest
 from pipeline.errors import ShardError
 from pipeline.models import Classifier
+from pipeline.models.device_memory import is_out_of_memory
 from pipeline.store import Output
 
 CANDIDATES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -30,13 +31,6 @@ class Pace:
 
     rows: int
     seconds: float
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device or the host has no memory left."""
-    # PyTorch's CPU allocator and CUDA's libraries raise plain RuntimeErrors.
-    said = ("not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error) for one in said)
 
 
 def tune(model: Classifier, name: str, height: int, width: int, output: Output) -> None:

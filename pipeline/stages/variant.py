@@ -12,7 +12,9 @@ from pipeline.data import DatasetConfig
 from pipeline.models import ModelConfig, TrainingConfig
 from pipeline.retrain import Cell
 
-StageName = Literal["train", "predict", "segment", "calibrate", "attribute", "evaluate", "rank", "mask", "retrain"]
+StageName = Literal[
+    "train", "predict", "segment", "calibrate", "attribute", "evaluate", "statistics", "rank", "mask", "retrain"
+]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 Split = Literal["explained", "retraining"]
 """The job's own samples, and those that networks are trained on anew."""
@@ -24,6 +26,7 @@ FOLDERS: Mapping[StageName, str] = {
     "calibrate": "calibration",
     "attribute": "maps",
     "evaluate": "scores",
+    "statistics": "statistics",
     "rank": "ranks",
     "mask": "masked",
     "retrain": "retrain",
@@ -62,6 +65,7 @@ class Variant:
         split: which samples it is over.
         cell: the training of a remove-and-retrain benchmark, or what a masked data set is masked by.
         rank_variants: by split, the variants of the ranks that it masks by; empty for the clean arm.
+        statistics_variants: by split, the variants of the statistics of its images.
         weights_variant: the variant of the weights that the model is loaded from, for a trained model.
         model_digest: of the weights that the plan was made with; None for a model that the job trains.
         permuted: that the model is trained on permuted labels, for the stage that trains.
@@ -92,6 +96,7 @@ class Variant:
     split: Split = "explained"
     cell: Cell | None = None
     rank_variants: Mapping[Split, str] = field(default_factory=dict)
+    statistics_variants: Mapping[Split, str] = field(default_factory=dict)
     weights_variant: str | None = None
     model_digest: str | None = None
     permuted: bool = False
@@ -146,6 +151,7 @@ class Job:
         validation, validation_index: the images that methods are calibrated on and their index, where one is.
         code: digest of the program's own files; a worker with another one refuses to work.
         options: how to work, without a bearing on the results.
+        run: name of the run that it is sent by, for logs and metrics.
     """
 
     output: str
@@ -163,6 +169,7 @@ class Job:
     validation_index: str | None = None
     code: str = ""
     options: WorkOptions = field(default_factory=lambda: WorkOptions())
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from pipeline.commit import Receipt
-from pipeline.data import Dataset
+from pipeline.commit import Failed, Receipt
 from pipeline.errors import FatalError, ShardError
-from pipeline.models import Classifier, check_classifier, load_classifier
+from pipeline.models import ALONE, Classifier, Processes, check_classifier, load_classifier
+from pipeline.models.device_memory import is_out_of_memory
 from pipeline.models.randomise import Randomisation, RandomisedModels
 from pipeline.noise import Noise
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.evaluate import Evaluate
-from pipeline.stages.image_cache import ImageCache
+from pipeline.stages.image_statistics import ChannelStatistics, channel_statistics
 from pipeline.stages.mask import Mask
-from pipeline.stages.masked_images import channel_statistics
 from pipeline.stages.predict import Predict
 from pipeline.stages.rank import Rank
 from pipeline.stages.retrain import CHECKPOINT, Retrain
 from pipeline.stages.segment import Segment
 from pipeline.stages.shared_work import SharedResults
+from pipeline.stages.split_images import SplitImages
 from pipeline.stages.stage import Outcome, Stage, Surroundings
+from pipeline.stages.statistics import Statistics
 from pipeline.stages.train import Train, trained_weights
-from pipeline.stages.tuning import is_out_of_memory, tune
+from pipeline.stages.tuning import tune
 from pipeline.stages.variant import Job, Split, StageName, Unit, Variant
 from pipeline.store import open_output
 
@@ -40,6 +42,7 @@ STAGE: Mapping[StageName, Stage[Any]] = {
     "calibrate": Calibrate(),
     "attribute": Attribute(),
     "evaluate": Evaluate(),
+    "statistics": Statistics(),
     "rank": Rank(),
     "mask": Mask(),
     "retrain": Retrain(),
@@ -70,27 +73,42 @@ class Worker:
     """Runs units of one job on one device.
 
     `run` may be called from several threads at a time: one unit computes while others decode or write, so that
-    the device does not wait for an image or a disk.
+    the device does not wait for an image or a disk. Several processes may work on one unit together: each has a worker,
+    and all of them run the same units in the same order; the first of them reads and writes for all.
     """
 
-    def __init__(self, job: Job, device: str = "cpu") -> None:
+    def __init__(
+        self, job: Job, device: str | torch.device = "cpu", processes: Processes = ALONE, streamed: str = ""
+    ) -> None:
+        """Open the output and the data set.
+
+        Args:
+            job: the job.
+            device: where to compute.
+            processes: those that work on each unit together.
+            streamed: why no training may hold its images on the device; empty where it may.
+
+        Raises:
+            FatalError: the output cannot be opened.
+        """
         output = open_output(job.output)
-        dataset = Dataset(job.dataset, output.open_table(job.index), job.seed)
+        self._images = SplitImages(output, job)
+        dataset = self._images.dataset("explained")
         self._size = (dataset.height, dataset.width)
-        self._caches: dict[Split, ImageCache] = {"explained": self._cache(job, dataset)}
-        self._opening = threading.Lock()
         self._counting = threading.Lock()
-        self._statistics: tuple[list[float], list[float]] | None = None
+        self._statistics: dict[str, ChannelStatistics] = {}
         self._around = Surroundings(
             job=job,
             output=output,
-            images=self._images,
-            statistics=self._retraining_statistics,
+            images=self._images.kept,
+            statistics=self._channel_statistics,
             shared=SharedResults(job.options.cache_bytes),
             noise=Noise(job.seed),
             device=torch.device(device),
             classifier=self._classifier,
             randomised=self._randomised,
+            processes=processes,
+            streamed=streamed,
         )
         self._replica: tuple[str, Classifier] | None = None
         self._randomisations: dict[Randomisation, Sequence[Classifier]] = {}
@@ -98,8 +116,36 @@ class Worker:
         self._computing = threading.Lock()
         use_full_precision()
 
-    def run(self, unit: Unit) -> Report:
+    def avoid(self, unreadable: Mapping[Split, Set[int]]) -> None:
+        """Never decode the images at these positions again, by split: it ends the process."""
+        self._images.avoid(unreadable)
+
+    def look(self, unit: Unit) -> None:
+        """Decode a unit's images and no other, and do no more."""
+        self._images.apart(self._around.job.variants[unit.variant].split).get(unit.start, unit.stop)
+
+    def give_up(self, unit: Unit, reason: str) -> Report:
+        """Commit a unit's samples as failed, without touching them.
+
+        Raises:
+            ShardError: no row of the variant is committed, which would tell their columns.
+            FatalError, RetryableError: as `run`.
+        """
+        output = self._around.output
+        table = output.without_rows(unit.variant)
+        if table is None:
+            raise ShardError(f"{reason}; no other sample of it is done")
+        names = self._images.dataset(self._around.job.variants[unit.variant].split).ids(unit.start, unit.stop)
+        failed = [Failed(position, name, reason) for position, name in enumerate(names, unit.start)]
+        receipt = output.commit(unit.variant, unit.start, unit.stop, table, failed, names)
+        return Report(unit, receipt, 0.0, 0.0, 0.0)
+
+    def run(self, unit: Unit, *, alone: bool = False) -> Report:
         """Load, compute and commit one unit.
+
+        Args:
+            unit: the unit.
+            alone: decode no image but the unit's own; else the ones beside them come along for the units after it.
 
         Raises:
             FatalError: the job cannot go on.
@@ -109,58 +155,52 @@ class Worker:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()
-        alone = variant.stage in ("train", "calibrate", "retrain")
-        if alone and (receipt := next(self._around.output.receipts(unit.variant), None)) is not None:
-            # Another run of this output was quicker: its result is what everything after reads.
-            self._drop_checkpoint(variant)
-            return Report(unit, receipt, 0.0, 0.0, 0.0)
-        inputs = stage.load(self._around, variant, unit)
+        processes = self._around.processes
+        if variant.stage in ("train", "calibrate", "retrain"):
+            receipt = processes.by_lead(partial(self._committed, variant, unit))
+            if receipt is not None:
+                return Report(unit, receipt, 0.0, 0.0, 0.0)
+        around = replace(self._around, images=self._images.apart) if alone else self._around
+        inputs = stage.load(around, variant, unit)
         loaded = time.perf_counter()
         with self._computing:
             entered = time.perf_counter()
             outcome = self._compute(stage, variant, inputs)
             computed = time.perf_counter()
+        receipt = processes.by_lead(partial(self._commit, variant, unit, outcome, computed - entered))
+        return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
+
+    def _committed(self, variant: Variant, unit: Unit) -> Receipt | None:
+        """What another run of this output has made of a unit: its result is what everything after reads."""
+        for receipt in self._around.output.receipts(variant.path):
+            if receipt.start <= unit.start and unit.stop <= receipt.stop:
+                self._drop_checkpoint(variant)
+                return receipt
+        return None
+
+    def _commit(self, variant: Variant, unit: Unit, outcome: Outcome, seconds: float) -> Receipt:
+        output = self._around.output
         for name, content in outcome.files.items():
-            self._around.output.write_bytes(f"{variant.path}/{name}", content)
-        receipt = self._around.output.commit(
-            variant.path,
-            unit.start,
-            unit.stop,
-            outcome.table,
-            outcome.failed,
-            outcome.expected,
-            seconds=computed - entered,
+            output.write_bytes(f"{variant.path}/{name}", content)
+        receipt = output.commit(
+            variant.path, unit.start, unit.stop, outcome.table, outcome.failed, outcome.expected, seconds=seconds
         )
         self._drop_checkpoint(variant)
-        return Report(unit, receipt, loaded - began, computed - entered, time.perf_counter() - computed)
+        return receipt
 
     def _drop_checkpoint(self, variant: Variant) -> None:
         """After the commit, and not before: a worker that dies between the two would lose the whole training."""
         if variant.stage == "retrain":
             self._around.output.remove(f"{variant.path}/{CHECKPOINT}")
 
-    def _images(self, split: Split) -> ImageCache:
-        """The decoded samples of a split; what networks are trained on anew is opened when it is asked for."""
-        with self._opening:
-            if split not in self._caches:
-                job = self._around.job
-                if job.retraining is None or job.retraining_index is None:
-                    raise ShardError("the job has no images to train on anew")
-                dataset = Dataset(job.retraining, self._around.output.open_table(job.retraining_index), job.seed)
-                self._caches[split] = self._cache(job, dataset)
-            return self._caches[split]
-
-    def _retraining_statistics(self) -> tuple[list[float], list[float]]:
-        """Found once, also where all of a worker's units in flight are trainings and ask at the same time."""
+    def _channel_statistics(self, variant: Variant) -> ChannelStatistics:
+        """Added up once, also where all of a worker's units in flight ask at the same time."""
+        path = variant.statistics_variants["retraining"]
         with self._counting:
-            if self._statistics is None:
-                cache = self._images("retraining")
-                self._statistics = channel_statistics(cache, len(cache))
-            return self._statistics
-
-    @staticmethod
-    def _cache(job: Job, dataset: Dataset) -> ImageCache:
-        return ImageCache(dataset, job.options.cache_bytes, job.options.decode_threads)
+            if path not in self._statistics:
+                total = len(self._images.kept("retraining"))
+                self._statistics[path] = channel_statistics(self._around.output, path, total)
+            return self._statistics[path]
 
     def _compute(self, stage: Stage[Any], variant: Variant, inputs: Any) -> Outcome:
         """The stage's outcome, with fewer images a forward each time that memory did not suffice.

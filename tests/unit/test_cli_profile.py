@@ -41,11 +41,27 @@ def test_a_file_of_ones_own_changes_the_defaults(tmp_path: Path) -> None:
         (
             "\nworkers: two\nretries: -1\naddress: 7\nrows: [1]\ncpus_per_worker: '2'\n",
             [
-                "mine.yaml:2: workers: expected a whole number of at least 1, got 'two'",
+                "mine.yaml:2: workers: expected a whole number of at least 1 or a mapping, got 'two'",
                 "mine.yaml:3: retries: expected a whole number of at least 0, got -1",
                 "mine.yaml:4: address: expected text, got 7; put it in quotes",
                 "mine.yaml:5: rows: expected a whole number of at least 1, got a list of 1",
                 "mine.yaml:6: cpus_per_worker: expected a number above 0, got '2'; take the quotes off",
+            ],
+        ),
+        (
+            "workers: {min: 3, max: 2}\nwait_s: -1\nmemory_mb_per_worker: 4GB\n",
+            [
+                "mine.yaml:1: workers.max: max is to be at least min, got 3 and 2",
+                "mine.yaml:2: wait_s: expected a number of at least 0, got -1",
+                "mine.yaml:3: memory_mb_per_worker: expected a whole number of at least 1, got '4GB'",
+            ],
+        ),
+        (
+            "workers:\n  min: 0\n  mx: 4\n",
+            [
+                "mine.yaml:1: workers.max: missing; expected a whole number of at least 1",
+                "mine.yaml:2: workers.min: expected a whole number of at least 1, got 0",
+                "mine.yaml:3: workers.mx: unknown key for workers; did you mean 'max'?",
             ],
         ),
     ],

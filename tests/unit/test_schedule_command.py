@@ -8,7 +8,9 @@ import pytest
 import yaml
 from manifest_case import objects
 
+from cluster.profile import WorkerRange
 from jobs.cli import main
+from jobs.profile import load_profile
 
 Capture = pytest.CaptureFixture[str]
 CRON = ("--cron", "0 3 * * 1")
@@ -69,6 +71,30 @@ def test_a_profile_of_ones_own_goes_along(here: Path, capsys: Capture) -> None:
     found = objects(output(capsys, *RAY, *ELSEWHERE, "--profile", "mine.yaml"))
     assert yaml.safe_load(found["ConfigMap"]["data"]["profile.yaml"])["cpus_per_worker"] == 4
     assert found["RayCronJob"]["spec"]["jobTemplate"]["entrypoint"].endswith("--profile /etc/heatline/profile.yaml")
+
+
+def test_where_pods_follow_demand_the_profile_asks_for_them_and_waits(here: Path, capsys: Capture) -> None:
+    found = objects(output(capsys, *RAY, *ELSEWHERE, "--workers", "0-6", "--cpus", "5"))
+    profile = yaml.safe_load(found["ConfigMap"]["data"]["profile.yaml"])
+    assert profile["workers"] == {"min": 1, "max": 12} and profile["wait_s"] == 1800  # two workers of 2 CPU a pod
+    assert profile["address"] == "auto" and profile["cpus_per_worker"] == 2
+    (here / "kept.yaml").write_text(yaml.safe_dump(profile))
+    assert load_profile("kept.yaml") == load_profile("cluster-cpu").model_copy(
+        update={"workers": WorkerRange(min=1, max=12), "wait_s": 1800.0}
+    )
+
+
+def test_a_profile_that_says_how_many_workers_keeps_its_number(here: Path, capsys: Capture) -> None:
+    text = "address: auto\nworkers: {min: 2, max: 3}\n"
+    (here / "mine.yaml").write_text(text)
+    found = objects(output(capsys, *RAY, *ELSEWHERE, "--workers", "0-6", "--profile", "mine.yaml"))
+    assert found["ConfigMap"]["data"]["profile.yaml"] == text
+
+
+def test_a_profile_with_more_workers_than_the_pods_hold_is_refused(here: Path, capsys: Capture) -> None:
+    (here / "mine.yaml").write_text("address: auto\nworkers: 9\n")
+    error = refusal(capsys, *RAY, *ELSEWHERE, "--workers", "0-2", "--profile", "mine.yaml")
+    assert "asks for 9 workers of 1 CPU, the pods have room for 8" in error
 
 
 def test_the_kinds_of_kuberay(capsys: Capture) -> None:
@@ -211,13 +237,13 @@ def test_installing_a_timer_says_how_to_keep_and_remove_it(
         ((*RAY, "--head-memory", "8"), "--head-memory: expected an amount with its unit, such as 16Gi, got '8'"),
         ((*RAY, "--memory", "8"), "--memory: expected an amount with its unit"),
         ((*RAY, "--image", "a b"), "--image: expected an image"),
-        (RAY, "quickstart:4: output: '"),
+        (RAY, ": output: '"),
         (
             (*RAY, "--volume", "c:/out:ro", "--set", "output=/out"),
             "--set output=/out: output: '/out' is a folder of this",
         ),
         ((*RAY, *ELSEWHERE, "--profile", "laptop"), "--profile: 'laptop' does not use the cluster; take cluster"),
-        ((*RAY, *ELSEWHERE, "--profile", "cluster"), "asks for 2 CPU and 1 GPU a worker, the pods have 4 and 0"),
+        ((*RAY, *ELSEWHERE, "--profile", "cluster"), "asks for 2 CPU, 1 GPU a worker, the pods have 4 CPU, 16.0 GiB"),
         ((*POD, *ELSEWHERE, "--profile", "cluster-cpu"), "--profile: 'cluster-cpu' looks for a running Ray at 'auto'"),
         ((*RAY, *ELSEWHERE, "--profile", "clstr"), "no profile or file 'clstr'; did you mean 'cluster'?"),
         (("--target", "cron", *CRON, "--profile", "lptop"), "no profile or file 'lptop'; did you mean 'laptop'?"),
