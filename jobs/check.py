@@ -12,6 +12,7 @@ import pyarrow as pa
 from jobs.problem import Place, Problem, SpecError, hint
 from jobs.retrain_check import retrain_problems
 from jobs.spec import JobSpec
+from jobs.split_check import split_problems
 from pipeline.contracts import Setting
 from pipeline.data import Dataset, DatasetConfig
 from pipeline.errors import FatalError
@@ -85,6 +86,9 @@ def check(spec: JobSpec, load_index: LoadIndex) -> CheckedJob:
         for index, model in enumerate(spec.models)
         if (checked := _check_model(spec, index, model, opened[1] if opened else None, problems)) is not None
     }
+    if opened is not None:
+        classes = {name: model.setting.classes for name, model in models.items()}
+        problems += split_problems(spec, opened[1], classes, load_index)
     if problems or opened is None:
         raise SpecError(list(dict.fromkeys(problems)))
     index, dataset = opened

@@ -1,11 +1,14 @@
-"""Where tables are printed."""
+"""Where tables are printed, and how names that somebody else chose are put there."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-PIPED_WIDTH = 160
+from pipeline.plain_text import plain_line as plain
 
+__all__ = ["plain", "wide_console"]
+
+PIPED_WIDTH = 160
 
 def wide_console() -> Console:
     """Standard output; in a pipe, which has no width of its own, wide enough for our tables."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from jobs.document import Document
 from jobs.expectation import got
 from jobs.problem import Place, Problem
+from pipeline.plain_text import plain_line
 
 ENTRY_KEYS = ("id", "sweep")
 """Keys of an entry that are not parameters of the method or metric."""
@@ -119,9 +120,9 @@ def _grid(name: str, parameters: dict[str, object], place: Place, sweep: dict[st
 
 
 def _spelled(value: object) -> str:
-    """A swept value inside an id: no white space and no slash."""
+    """A swept value inside an id: no white space, no slash, nothing that a terminal obeys."""
     text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-    return re.sub(r"[\s/\\]+", "_", text)
+    return re.sub(r"[\s/\\]+", "_", plain_line(text))
 
 
 def _same_ids(document: Document, key: str, entries: list[Entry]) -> list[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from pipeline.errors import FatalError
-
-# What XML 1.0 cannot hold, not even escaped.
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from pipeline.plain_text import plain_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +32,7 @@ class Case:
 
 
 def write_junit(file: Path, suite: str, cases: Sequence[Case], started: str | None = None) -> None:
-    """Write one suite of cases.
+    """Write one suite of cases. What XML cannot hold, not even escaped, is spelled out.
 
     Args:
         file: where; folders are made.
@@ -56,15 +53,15 @@ def write_junit(file: Path, suite: str, cases: Sequence[Case], started: str | No
     time = f"{sum(one.seconds for one in cases):.3f}"
     root = ElementTree.Element("testsuites", {"name": "heatline", **numbers, "time": time})
     stamp = {"timestamp": started} if started else {}
-    node = ElementTree.SubElement(root, "testsuite", {"name": _plain(suite), **numbers, "time": time, **stamp})
+    node = ElementTree.SubElement(root, "testsuite", {"name": plain_text(suite), **numbers, "time": time, **stamp})
     for one in cases:
-        names = {"classname": _plain(one.group), "name": _plain(one.name), "time": f"{one.seconds:.3f}"}
+        names = {"classname": plain_text(one.group), "name": plain_text(one.name), "time": f"{one.seconds:.3f}"}
         case = ElementTree.SubElement(node, "testcase", names)
         if one.failure:
-            message = {"message": _plain(one.failure.splitlines()[0]), "type": "failure"}
-            ElementTree.SubElement(case, "failure", message).text = _plain(one.failure)
+            message = {"message": plain_text(one.failure.splitlines()[0]), "type": "failure"}
+            ElementTree.SubElement(case, "failure", message).text = plain_text(one.failure)
         if one.skipped:
-            ElementTree.SubElement(case, "skipped", {"message": _plain(one.skipped)})
+            ElementTree.SubElement(case, "skipped", {"message": plain_text(one.skipped)})
     ElementTree.indent(root)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +108,3 @@ def _name(variant: Mapping[str, Any]) -> str:
         parts.append(variant["split"])
     parts += [f"{name} {cell[name]:g}" for name in ("fraction", "repeat") if name in cell]
     return " ".join(str(part) for part in parts if part) or str(variant["stage"])
-
-
-def _plain(text: str) -> str:
-    return _FORBIDDEN.sub("�", text)

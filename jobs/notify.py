@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 from jobs.headline import headlines
 from jobs.run import Result
 from jobs.run_name import earlier_run
+from pipeline.credential import without_credentials
 from pipeline.errors import FatalError, RetryableError
+from pipeline.plain_text import plain_line
 from pipeline.store import Output
 
 OPTION = "--notify"
@@ -77,10 +79,10 @@ def run_message(output: Output, result: Result) -> dict[str, Any]:
         output: where its record is.
         result: how it ended.
     """
-    record = output.run(result.run)
+    record, reason = output.run(result.run), plain_line(without_credentials(result.reason))
     against, regressions = _regressions(output, result.run) if record.get("summary") else (None, None)
     text = f"heatline {record['name']}: {result.status}"
-    text += f" ({result.reason})" if result.reason else ""
+    text += f" ({reason})" if reason else ""
     text += (
         f"; {result.done} units computed, {result.left} left, {len(result.lost)} lost, {result.failures} samples failed"
     )
@@ -92,9 +94,9 @@ def run_message(output: Output, result: Result) -> dict[str, Any]:
         "run": result.run,
         "name": record["name"],
         "status": result.status,
-        "reason": result.reason,
+        "reason": reason,
         "output": output.uri,
-        "page": f"{output.uri}/{result.page}" if result.page else None,
+        "page": output.place(result.page) if result.page else None,
         **{key: record.get(key) for key in ("started", "finished", "seconds", "samples")},
         "units": {"done": result.done, "left": result.left, "lost": len(result.lost), "stranded": result.stranded},
         "failures": result.failures,
@@ -106,7 +108,8 @@ def run_message(output: Output, result: Result) -> dict[str, Any]:
 
 def refusal_message(name: str, output: str, reason: str) -> dict[str, Any]:
     """What is told of a run that never began."""
-    text = f"heatline {name}: did not begin: {' '.join(reason.split())}"
+    reason = without_credentials(reason)
+    text = f"heatline {name}: did not begin: {plain_line(' '.join(reason.split()))}"
     return {
         "format": 1,
         "text": text,

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from cluster.profile import Profile
 from jobs.plan import Plan
 from jobs.spec import JobSpec
+from jobs.tally import Tally
 from pipeline.data import Dataset
 from pipeline.stages.summarise import Summary
 from pipeline.stages.worker import Report
 from pipeline.store import Output
+
+# What a repeated run says for itself, whatever the run before it says.
+_OWN = ("format", "name", "run", "started")
+
+SUBMISSION_VARIABLE = "HEATLINE_SUBMISSION"
+"""Environment variable with the id of the submitted job that this process is; see `jobs.submitted`."""
 
 PACKAGES = ("heatline", "torch", "torchvision", "ray", "pyarrow", "numpy", "scikit-image")
 
@@ -30,19 +38,23 @@ class RunRecord:
         name: `<time>-<spec's name>`, the record's file under `runs/`.
         started: when the run began.
         facts: what is fixed at the start: spec, seed, data set, versions, variants.
+        tally: counts by stage.
         seconds: computing time by variant, this run's and what earlier ones noted.
         samples: positions computed by variant, likewise.
         done: units committed by this run.
         started_units: units that this run handed out.
+        elsewhere: units that another run of the output committed meanwhile.
     """
 
     name: str
     started: datetime
     facts: dict[str, Any]
+    tally: Tally
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     samples: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     done: int = 0
     started_units: int = 0
+    elsewhere: int = 0
 
     def note(self, report: Report) -> None:
         """A unit was committed."""
@@ -76,10 +88,12 @@ class RunRecord:
             "seconds": round((finished - self.started).total_seconds(), 3),
             "units": {
                 "done": self.done,
+                "elsewhere": self.elsewhere,
                 "reused": sum(len(parts) for parts in plan.committed.values()),
                 "lost": len(plan.queue.lost),
                 "stranded": len(plan.queue.stranded),
             },
+            "stages": [asdict(stage) for stage in self.tally.stages()],
             "failures": failures,
             "lost": [
                 {"variant": unit.variant, "start": unit.start, "stop": unit.stop, "reason": reason}
@@ -89,6 +103,35 @@ class RunRecord:
             "summary": [one.as_dict() for one in summary],
         }
         output.write_bytes(f"runs/{self.name}.json", json.dumps(record, indent=1).encode())
+
+    def write_repeat(self, output: Output, plan: Plan, same: Mapping[str, Any]) -> None:
+        """Put a small record in place of a whole one: everything was committed, and an earlier run found the same.
+
+        Args:
+            output: where.
+            plan: the run's plan, with nothing to do.
+            same: the record of that run; `Output.run` takes from it what this one leaves out.
+        """
+        finished = datetime.now(UTC)
+        record = {
+            **{key: value for key, value in self.facts.items() if same.get(key) != value or key in _OWN},
+            "same_as": same.get("same_as") or same["run"],
+            "status": "done",
+            "finished": finished.isoformat(timespec="seconds"),
+            "seconds": round((finished - self.started).total_seconds(), 3),
+            "units": {
+                "done": 0,
+                "reused": sum(len(parts) for parts in plan.committed.values()),
+                "lost": 0,
+                "stranded": 0,
+            },
+            "stages": [asdict(stage) for stage in self.tally.stages()],
+        }
+        output.write_bytes(f"runs/{self.name}.json", json.dumps(record, indent=1).encode())
+
+    def seconds_since(self) -> float:
+        """Seconds since the run began."""
+        return (datetime.now(UTC) - self.started).total_seconds()
 
     def _timings(self, plan: Plan) -> list[dict[str, Any]]:
         return [
@@ -109,7 +152,12 @@ class RunRecord:
 
 
 def new_record(
-    spec: JobSpec, plan: Plan, dataset: Dataset, profile: Profile, earlier: list[dict[str, Any]]
+    spec: JobSpec,
+    plan: Plan,
+    dataset: Dataset,
+    profile: Profile,
+    earlier: list[dict[str, Any]],
+    taken: Collection[str] = (),
 ) -> RunRecord:
     """The record of a run that begins now.
 
@@ -119,13 +167,18 @@ def new_record(
         dataset: the selected samples.
         profile: where it runs.
         earlier: records of the output, oldest first, whose timings of the same variants are carried on.
+        taken: names of runs that there are.
     """
     started = datetime.now(UTC)
+    while _run_name(started, spec.name) in taken:
+        # A clock that moves in steps, or back: a run never writes over the record of another.
+        started += timedelta(microseconds=1)
     facts = {
         "format": 1,
         "name": spec.name,
-        "run": f"{started:%Y%m%dT%H%M%S}.{started.microsecond:06d}Z-{spec.name}",
+        "run": _run_name(started, spec.name),
         "started": started.isoformat(timespec="seconds"),
+        "submission": os.environ.get(SUBMISSION_VARIABLE),
         "seed": spec.seed,
         "spec": spec.model_dump(mode="json"),
         "dataset": spec.dataset.model_dump(mode="json"),
@@ -150,12 +203,16 @@ def new_record(
             for path, variant in plan.job.variants.items()
         ],
     }
-    record = RunRecord(str(facts["run"]), started, facts)
+    record = RunRecord(str(facts["run"]), started, facts, Tally(plan))
     for row in (row for one in earlier for row in one.get("timings", [])):
         if plan.committed.get(row.get("path")):
             record.seconds[row["path"]] = row["seconds"]
             record.samples[row["path"]] = row["samples"]
     return record
+
+
+def _run_name(started: datetime, name: str) -> str:
+    return f"{started:%Y%m%dT%H%M%S}.{started.microsecond:06d}Z-{name}"
 
 
 def _version(package: str) -> str | None:

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from cluster import make_executor
-from cluster.executor import Event
 from cluster.profile import Profile
-from jobs.check import CheckedJob, check
-from jobs.plan import Plan, cached_index, index_name, make_plan
+from jobs.check import CheckedJob
+from jobs.heartbeat import signs_of_life
+from jobs.interruption import StopRequestedError, stoppable
+from jobs.log import RunLog
+from jobs.plan import Plan, cached_index, make_plan
+from jobs.prepare import prepare
 from jobs.progress import Progress
 from jobs.record import RunRecord, new_record
 from jobs.spec import JobSpec
-from pipeline.data import DatasetConfig, build_index
-from pipeline.errors import FatalError
+from jobs.telling import Telling
+from pipeline.claim import Claims
+from pipeline.errors import FatalError, RetryableError
 from pipeline.noise import Noise
-from pipeline.retrain.grid import read_grid
+from pipeline.retrain.conditions import conditions
+from pipeline.retrain.grid import Grid, read_grid
 from pipeline.retrain.summary import benchmarks, retrain_summary
 from pipeline.stages.summarise import Summary, summarise
 from pipeline.stages.variant import Split
-from pipeline.store import Output, open_output
+from pipeline.store import Output
 
 RECENT = 20  # records looked at for an equal run and for timings
-
-
-class StopRequestedError(Exception):
-    """The run was asked to stop by a signal other than Ctrl-C."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +47,7 @@ class Result:
         lost: units given up, with reasons, one line each.
         stranded: units that waited for those.
         reason: why the run stopped, where it did.
+        elsewhere: units that another run of the output committed meanwhile.
     """
 
     status: Literal["done", "failed", "stopped"]
@@ -62,70 +60,19 @@ class Result:
     stranded: int = 0
     reason: str = ""
     interrupted: bool = False
+    elsewhere: int = 0
 
 
-def prepare(
-    spec: JobSpec, profile: Profile, *, create: bool = False, fresh: bool = False
-) -> tuple[Output, CheckedJob, Plan]:
-    """Check a spec against its data and weights, and plan it.
-
-    Args:
-        spec: the spec.
-        profile: where it shall run.
-        create: make the output where there is none; without it nothing is written to a place without one.
-        fresh: take back what earlier runs committed of it.
-
-    Raises:
-        SpecError: with every problem found.
-        FatalError: the output cannot be used.
-    """
-    indexes = _Indexes(spec.output)
-    checked = check(spec, indexes.load)
-    output = open_output(spec.output, create=create, missing_ok=True)
-    if create:
-        indexes.keep(output)
-    plan = make_plan(spec, checked, profile, output, indexes.load)
-    if fresh:
-        for path in plan.job.variants:
-            output.forget(path)
-        plan = make_plan(spec, checked, profile, output, indexes.load)
-    return output, checked, plan
-
-
-class _Indexes:
-    """Indexes of data sets: from the output that holds them, else made and remembered until there is an output."""
-
-    def __init__(self, uri: str) -> None:
-        self._made: dict[str, pa.Table] = {}
-        try:
-            self._output: Output | None = open_output(uri)
-        except FatalError:
-            # Missing, or not an output of ours: the check of the spec says so with its line.
-            self._output = None
-
-    def load(self, config: DatasetConfig) -> pa.Table:
-        """The index of a source, listed once."""
-        name = index_name(config)
-        if self._output is not None:
-            return cached_index(self._output, config)
-        if name not in self._made:
-            self._made[name] = build_index(config)
-        return self._made[name]
-
-    def keep(self, output: Output) -> None:
-        """Put what was made into an output that is there now."""
-        for name in self._made:
-            output.cached_table(name, partial(self._made.__getitem__, name))
-        self._output = output
-
-
-def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = False) -> Result:
+def run(
+    spec: JobSpec, profile: Profile, progress: Progress, log: RunLog | None = None, *, fresh: bool = False
+) -> Result:
     """Run a job to its end, or resume it.
 
     Args:
         spec: the spec.
         profile: where it runs.
         progress: shows how far it is.
+        log: is told of each event; default: nobody is.
         fresh: compute everything again.
 
     Returns:
@@ -134,41 +81,78 @@ def run(spec: JobSpec, profile: Profile, progress: Progress, *, fresh: bool = Fa
     Raises:
         SpecError, FatalError: before anything ran.
     """
-    output, checked, plan = prepare(spec, profile, create=True, fresh=fresh)
-    earlier = [output.run(name) for name in output.runs()[-RECENT:]]
-    record = new_record(spec, plan, checked.dataset, profile, earlier)
-    units = len(plan.queue)
-    for same in (one for one in reversed(earlier) if not units and one["status"] == "done" and _same(one, record)):
-        if page := _page(output, same):
-            return Result("done", str(same["run"]), page, 0, 0, same["failures"])
-    for path, variant in plan.job.variants.items():
-        output.describe(path, variant.description())
-    record.write(output, plan, "running")
+    with ExitStack() as ending:
+        prepared = prepare(
+            spec, profile, create=True, fresh=fresh, begin=lambda output: ending.enter_context(Claims(output))
+        )
+        return _run(spec, profile, *prepared, progress, log or RunLog())
+
+
+def _run(
+    spec: JobSpec,
+    profile: Profile,
+    output: Output,
+    checked: CheckedJob,
+    plan: Plan,
+    progress: Progress,
+    log: RunLog,
+) -> Result:
+    """Run what was prepared, with a record of it."""
+    known = output.runs()
+    earlier = list(output.records(known[-RECENT:]))
+    record = new_record(spec, plan, checked.dataset, profile, earlier, known)
+    telling = Telling(progress, log, record)
+    plan = replace(plan, job=replace(plan.job, run=record.name))
+    telling.log.begin(plan.job)
+    if not len(plan.queue) and (found := _same_run(output, earlier, record)):
+        same, page = found
+        record.write_repeat(output, plan, same)
+        result = Result("done", record.name, page, 0, 0, same["failures"])
+    else:
+        output.together(lambda path: output.describe(path, plan.job.variants[path].description()), plan.job.variants)
+        record.write(output, plan, "running")
+        with signs_of_life(output, record.name, record.tally), stoppable():
+            result = _carry_out(spec, profile, output, plan, checked, telling)
+    counts = {key: getattr(result, key) for key in ("done", "left", "failures", "stranded")}
+    telling.ended(result.status, result.reason, **counts, lost=len(result.lost))
+    return result
+
+
+def _carry_out(
+    spec: JobSpec, profile: Profile, output: Output, plan: Plan, checked: CheckedJob, telling: Telling
+) -> Result:
+    """Compute what is left, summarise and draw; on a stop, note how far it came."""
+    record, units = telling.record, len(plan.queue)
     reason, interrupted = "", False
     try:
-        with _stoppable():
-            with progress.showing(plan):
-                if units:
-                    make_executor(profile).run(plan.job, plan.queue, _watching(record, progress))
-            for notice in _unexplained(output, plan, spec):
-                progress.say(notice)
-            progress.say("summarising")
-            return _finish(spec, output, plan, record, checked)
+        telling.log.say("begun", f"{units} units to do", units=units, output=output.uri)
+        with telling.progress.showing(record.tally):
+            if units:
+                make_executor(profile).run(plan.job, plan.queue, telling.watch)
+        grid = read_grid(output, plan.job.variants.values())
+        for notice in (*_unexplained(output, plan, spec), *_trained(grid)):
+            telling.say(notice)
+        telling.say("summarising")
+        return _finish(spec, output, plan, record, checked, grid)
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
     except StopRequestedError:
         reason = "stopped by a signal"
-    except FatalError as error:
+    except (FatalError, RetryableError) as error:
         reason = str(error)
         if not record.started_units:
-            record.write(output, plan, "stopped")
+            with suppress(FatalError, RetryableError):
+                record.write(output, plan, "stopped")
             raise
-    failures = sum(map(len, _failed_samples(output, plan).values()))
-    # Units in flight may have been committed after the last report: what is left is looked up.
-    left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
-    record.done = units - left
-    # Where the disk is full the record cannot be written either; why the run stopped is told all the same.
-    with suppress(FatalError):
+    # Where the disk is full or the store silent nothing more can be looked up or written either; why the run stopped is
+    # told all the same.
+    left, failures = units - record.done, 0
+    with suppress(FatalError, RetryableError):
+        failures = sum(map(len, _failed_samples(output, plan).values()))
+        # Units in flight may have been committed after the last report: what is left is looked up.
+        left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
+        if plan.claims is not None and not plan.claims.shared:
+            record.done = units - left
         record.write(output, plan, "stopped", failures=failures)
     return Result("stopped", record.name, None, record.done, left, failures, reason=reason, interrupted=interrupted)
 
@@ -180,63 +164,55 @@ def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:
     found = []
     for model in plan.job.models:
         maps = [v for v in plan.job.variants.values() if v.stage == "attribute" and v.model == model]
-        rows = sum(receipt.rows for v in maps[:1] for receipt in output.receipts(v.path))
-        if maps and not rows:
+        # The first part that holds a row answers: there may be very many.
+        if maps and not any(receipt.rows for v in maps[:1] for receipt in output.receipts(v.path)):
             found.append(f"{model}: select: {spec.dataset.select} keeps none of its samples, nothing is explained")
     return found
 
 
-def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checked: CheckedJob) -> Result:
+def _trained(grid: Grid) -> list[str]:
+    """Lines on what networks were trained with."""
+    found = conditions(grid)
+    lacking = [
+        f"{count:,} images have no order by {method}: masked at random" for method, count in found.unranked.items()
+    ]
+    return [f"retrain: {line}" for line in (*lacking, *found.sentences)]
+
+
+def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checked: CheckedJob, grid: Grid) -> Result:
     """Summarise and draw what is committed."""
     # Drawing needs matplotlib, which a job that finds everything committed shall not wait for.
     from pipeline.report import build_report  # noqa: PLC0415
 
     failed, sizes = _failed_samples(output, plan), _sizes(plan)
     failures = sum(map(len, failed.values()))
-    summary = _summaries(output, plan, Noise(spec.seed))
+    summary = _summaries(output, plan, Noise(spec.seed), grid)
     too_many = any(len(positions) > spec.max_failed_share * sizes[split] for split, positions in failed.items())
     status: Literal["done", "failed"] = "failed" if plan.queue.lost or too_many else "done"
     record.write(output, plan, status, failures=failures, summary=summary)
     page = build_report(output, record.name, dataset=checked.dataset, samples=spec.report.samples)
     lost = tuple(f"{unit.variant} [{unit.start}, {unit.stop}): {why}" for unit, why in sorted(plan.queue.lost.items()))
-    return Result(status, record.name, page, record.done, 0, failures, lost, len(plan.queue.stranded))
-
-
-def _watching(record: RunRecord, progress: Progress) -> Callable[[Event], None]:
-    def watch(event: Event) -> None:
-        if event.kind == "started":
-            record.started_units += 1
-        if event.report is not None:
-            record.note(event.report)
-        progress.show(event)
-
-    return watch
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """SIGTERM raises `StopRequestedError` in the main thread, as Ctrl-C raises KeyboardInterrupt."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: Any) -> None:
-        raise StopRequestedError
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return Result(
+        status,
+        record.name,
+        page,
+        record.done,
+        0,
+        failures,
+        lost,
+        len(plan.queue.stranded),
+        elsewhere=record.elsewhere,
+    )
 
 
 def _failed_samples(output: Output, plan: Plan) -> dict[Split, set[int]]:
     """Positions that failed in any stage, by split; a sample counts once."""
     failed: dict[Split, set[int]] = {split: set() for split in _sizes(plan)}
-    for path, variant in plan.job.variants.items():
-        if variant.stage not in ("train", "calibrate", "retrain"):
-            rows = output.failures([path])["position"].to_pylist()
-            failed[variant.split].update(position for position in rows if position < variant.total)
+    over_samples = [v.path for v in plan.job.variants.values() if v.stage not in ("train", "calibrate", "retrain")]
+    for path, found in output.together(lambda path: output.failures([path]), over_samples).items():
+        variant = plan.job.variants[path]
+        rows = found["position"].to_pylist()
+        failed[variant.split].update(position for position in rows if position < variant.total)
     return failed
 
 
@@ -249,20 +225,22 @@ def _sizes(plan: Plan) -> dict[Split, int]:
     return sizes
 
 
-def _summaries(output: Output, plan: Plan, noise: Noise) -> list[Summary]:
+def _summaries(output: Output, plan: Plan, noise: Noise, grid: Grid) -> list[Summary]:
     found: list[Summary] = []
     for variant in plan.job.variants.values():
         if variant.stage == "evaluate":
             found += summarise(output, variant, noise)
-    return found + retrain_summary(benchmarks(read_grid(output, plan.job.variants.values()).cells, ()))
+    return found + retrain_summary(benchmarks(grid.cells, ()))
 
 
-def _same(earlier: dict[str, Any], record: RunRecord) -> bool:
-    """Whether an earlier run had the very same spec and variants, so that its summary and page still hold."""
+def _same_run(
+    output: Output, earlier: Sequence[dict[str, Any]], record: RunRecord
+) -> tuple[dict[str, Any], str] | None:
+    """The latest earlier run with the very same spec and variants, whose summary and page still hold, and its page."""
     keys = ("spec", "variants", "samples")
-    return all(earlier.get(key) == record.facts[key] for key in keys)
-
-
-def _page(output: Output, record: dict[str, Any]) -> str | None:
-    name = f"report/{record['run']}/index.html"
-    return name if output.exists(name) else None
+    for one in reversed(earlier):
+        if one["status"] == "done" and all(one.get(key) == record.facts[key] for key in keys):
+            page = f"report/{one.get('same_as') or one['run']}/index.html"
+            if output.exists(page):
+                return one, page
+    return None

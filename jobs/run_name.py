@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.errors import FatalError
 from pipeline.store import Output, open_output
 
@@ -32,12 +35,22 @@ def find_run(text: str) -> tuple[Output, str]:
 
 
 def earlier_run(output: Output, name: str) -> str | None:
-    """Name of the nearest run before another one that has figures; None where there is none."""
+    """Name of the nearest run before another one that has figures; None where there is none.
+
+    Runs that found everything as another had left it count as that one: what moved is told against the run before it.
+    """
     names = output.runs()
-    for earlier in reversed(names[: names.index(name)]):
-        if output.run(earlier).get("summary"):
-            return earlier
+    before = names[: names.index(name)]
+    origin = _origin(output.run(name))
+    for record in output.records(reversed(before)):
+        if record.get("summary") and _origin(record) != origin:
+            return str(record["run"])
     return None
+
+
+def _origin(record: Mapping[str, Any]) -> str:
+    """The run whose figures a record has."""
+    return str(record.get("same_as") or record["run"])
 
 
 def _run(place: str, name: str | None) -> tuple[Output, str]:

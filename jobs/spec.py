@@ -16,7 +16,9 @@ from jobs.expectation import Translator, got
 from jobs.overrides import apply_overrides
 from jobs.problem import Place, Problem, SpecError, hint, spelled
 from pipeline.contracts import Config
+from pipeline.credential import refuse_credentials
 from pipeline.data import DatasetConfig
+from pipeline.errors import FatalError
 from pipeline.methods import Method
 from pipeline.metrics import MetricConfig
 from pipeline.models import ModelConfig
@@ -119,6 +121,10 @@ class JobSpec(Config):
     @classmethod
     def _output_can_be_opened(cls, output: str) -> str:
         scheme, uri, _ = output.partition("://")
+        try:
+            refuse_credentials(output)
+        except FatalError as error:
+            raise ValueError(str(error)) from None
         if uri and scheme not in _SCHEMES:
             schemes = ", ".join(f"{known}://" for known in _SCHEMES)
             raise ValueError(f"expected a folder, or a URI that begins with one of {schemes}; got {got(output)}")

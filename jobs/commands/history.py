@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import webbrowser
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import click
@@ -12,7 +14,8 @@ from rich.table import Table
 
 from jobs.console import wide_console
 from jobs.headline import headlines
-from pipeline.store import open_output
+from jobs.status import progress_of
+from pipeline.store import Output, open_output
 
 
 @click.command()
@@ -27,14 +30,14 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
         # Drawing loads matplotlib, which a list shall not wait for.
         from pipeline.report import build_history  # noqa: PLC0415
 
-        place = f"{opened.uri}/{build_history(opened)}"
+        place = opened.place(build_history(opened))
         click.echo(json.dumps({"page": place}) if as_json else place)
         if show:
             webbrowser.open(place if "://" in place else f"file://{place}")
         return
-    records = [opened.run(name) for name in opened.runs()]
+    records = [_with_state(opened, record) for record in opened.records(opened.runs())]
     if as_json:
-        keys = ("run", "name", "status", "started", "seconds", "samples", "units", "failures")
+        keys = ("run", "name", "status", "same_as", "started", "seconds", "samples", "units", "failures")
         click.echo(
             json.dumps(
                 [
@@ -52,10 +55,11 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "seconds", "samples", "units done", "reused", "failed"):
         table.add_column(heading, justify="left" if heading in ("run", "status") else "right", no_wrap=True)
-    for record in records:
+    for streak in _streaks(records):
+        record = streak[-1]
         table.add_row(
             record["run"],
-            record["status"],
+            _status(streak),
             f"{record['seconds']:.0f}",
             f"{record['samples']}",
             f"{record['units']['done']}",
@@ -63,7 +67,7 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
             f"{record['failures']}",
         )
     console.print(table)
-    best = {record["run"]: _best(record) for record in records}
+    best = {record["run"]: _best(record) for record in records if not record.get("same_as")}
     measures = list(dict.fromkeys(measure for found in best.values() for measure in found))
     if not measures:
         return
@@ -77,6 +81,24 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
         table.add_row(name, *(escape(found.get(measure, "")) for measure in measures))
     console.print()
     console.print(table)
+
+
+def _with_state(output: Output, record: dict[str, Any]) -> dict[str, Any]:
+    """The record; of a run that did not end, whether it is `running` or `silent`."""
+    return {**record, "status": progress_of(output, record["run"]).status} if record["status"] == "running" else record
+
+
+def _streaks(records: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The runs; those one after the other that found everything as one and the same run had left it taken together."""
+    grouped = groupby(records, key=lambda record: record.get("same_as") or (record["run"],))
+    return [list(group) for _, group in grouped]
+
+
+def _status(streak: list[dict[str, Any]]) -> str:
+    status = str(streak[-1]["status"])
+    if not streak[-1].get("same_as"):
+        return status
+    return f"{status}, nothing to do" + (f" ({len(streak)} runs)" if len(streak) > 1 else "")
 
 
 def _figures(row: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def report(output: str, name: str | None, samples: int | None, show: bool, as_js
     record = opened.run(name or found)
     count = record["spec"]["report"]["samples"] if samples is None else samples
     page = build_report(opened, record["run"], dataset=run_dataset(opened, record), samples=count)
-    place = f"{opened.uri}/{page}"
+    place = opened.place(page)
     click.echo(json.dumps({"page": place}) if as_json else place)
     if show:
         webbrowser.open(place if "://" in place else f"file://{place}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
-from jobs.cli import FAILED, INTERRUPTED, OK, STOPPED
+from jobs.cli import FAILED, INTERRUPTED, MISTAKE, OK, STOPPED
+from jobs.console import plain
 from jobs.junit import run_cases, write_junit
+from jobs.log import STANDARD_ERROR, RunLog, logging_to
 from jobs.notify import (
     VARIABLE,
     check_address,
@@ -29,12 +33,16 @@ from jobs.run import Result
 from jobs.run import run as run_job
 from jobs.spec import JobSpec, load_spec
 from pipeline.errors import FatalError, RetryableError
+from pipeline.filesystem import file_address
 from pipeline.store import open_output
+
+LOG_VARIABLE = "HEATLINE_LOG"
+"""Environment variable that names the log, for containers."""
 
 
 @click.command()
 @click.argument("spec")
-@click.option("--profile", help="a profile's name (laptop, node, cluster, local) or file; default: by what is here")
+@click.option("--profile", help="a profile's name (laptop, node, cluster, growing, local) or file; default: by what is here")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="change a key of the spec")
 @click.option("--fresh", is_flag=True, help="compute everything again")
 @click.option(
@@ -44,6 +52,12 @@ from pipeline.store import open_output
     help=f"post status, counts and best figures there at the end, as JSON; default: ${VARIABLE}",
 )
 @click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="write a JUnit file, a case a variant")
+@click.option(
+    "--log",
+    metavar="FILE",
+    envvar=LOG_VARIABLE,
+    help=f"add a JSON line an event; - is standard error, in place of the display; default: ${LOG_VARIABLE}",
+)
 @click.option("--json", "as_json", is_flag=True, help="print the result as JSON")
 def run(
     spec: str,
@@ -52,28 +66,41 @@ def run(
     fresh: bool,
     notify: str | None,
     junit: Path | None,
+    log: str | None,
     as_json: bool,
 ) -> int:
     """Run the job of SPEC, or finish what an earlier run of it left."""
     if notify:
         check_address(notify)
         hide_address(notify)
-    job = load_spec(spec, overrides)
-    try:
-        result = run_job(job, load_profile(profile), Progress(), fresh=fresh)
-    except (FatalError, RetryableError) as error:
-        if notify:
-            _deliver(notify, refusal_message(job.name, job.output, str(error)))
-        raise
-    page = f"{job.output}/{result.page}" if result.page else None
+    with logging_to(log) as lines:
+        try:
+            job = load_spec(spec, overrides)
+            result = _run(job, profile, lines, fresh=fresh, notify=notify, shown=log != STANDARD_ERROR)
+        except (FatalError, RetryableError) as error:
+            lines.say("refused", str(error), logging.ERROR)
+            if log != STANDARD_ERROR:
+                raise
+            return MISTAKE if isinstance(error, FatalError) else STOPPED
+    page = file_address(job.output, result.page) if result.page else None
     if as_json:
         click.echo(json.dumps({**asdict(result), "output": job.output, "page": page}))
     else:
-        _tell(result, job.output, page)
+        _tell(result, job.output, page, advised=log != STANDARD_ERROR)
     _hand_on(job, result, notify, junit)
     if result.status == "stopped":
         return INTERRUPTED if result.interrupted else STOPPED
     return FAILED if result.status == "failed" else OK
+
+
+def _run(job: JobSpec, profile: str | None, log: RunLog, *, fresh: bool, notify: str | None, shown: bool) -> Result:
+    """The run; a webhook is told of one that does not begin."""
+    try:
+        return run_job(job, load_profile(profile), Progress(None if shown else Console(quiet=True)), log, fresh=fresh)
+    except (FatalError, RetryableError) as error:
+        if notify:
+            _deliver(notify, refusal_message(job.name, job.output, str(error)))
+        raise
 
 
 def _hand_on(job: JobSpec, result: Result, notify: str | None, junit: Path | None) -> None:
@@ -95,22 +122,32 @@ def _deliver(address: str, message: dict[str, Any]) -> None:
         click.echo(f"warning: the webhook was not reached: {trouble}", err=True)
 
 
-def _tell(result: Result, output: str, page: str | None) -> None:
+def _tell(result: Result, output: str, page: str | None, *, advised: bool) -> None:
+    """How it ended; what to do about it (`advised`) unless the log takes the place of all that."""
+    if advised:
+        _advise(result)
     if result.status == "stopped":
-        click.echo(f"{result.reason}; {result.left} units are left. Go on with the same command:", err=True)
+        return
+    what = f"{result.done} units computed" if result.done else "nothing to do: every unit was committed before"
+    if result.elsewhere:
+        what = f"{result.done} units computed, {result.elsewhere} by another run at the same time"
+    click.echo(f"{what}; output {output}")
+    if page:
+        click.echo(f"report {page}")
+        click.echo(f"       {file_address(output, 'report/index.html')} is always the latest")
+
+
+def _advise(result: Result) -> None:
+    if result.status == "stopped":
+        click.echo(f"{plain(result.reason)}; {result.left} units are left. Go on with the same command:", err=True)
         click.echo(f"  {shlex.join(['heatline', *_again(sys.argv[1:])])}", err=True)
         return
     for line in result.lost:
-        click.echo(f"lost: {line}", err=True)
+        click.echo(f"lost: {plain(line)}", err=True)
     if result.stranded:
         click.echo(f"{result.stranded} units that wait for the lost ones were not done", err=True)
     if result.failures:
         click.echo(f"{result.failures} samples failed; the report says why", err=True)
-    what = f"{result.done} units computed" if result.done else "nothing to do: every unit was committed before"
-    click.echo(f"{what}; output {output}")
-    if page:
-        click.echo(f"report {page}")
-        click.echo(f"       {output}/report/index.html is always the latest")
 
 
 def _again(words: Sequence[str]) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 from PIL import Image
 
+from jobs.console import plain
+from pipeline.contracts import digest
 from pipeline.data import Dataset
 from pipeline.errors import FatalError
 from pipeline.report import SampleModel, SampleView, run_dataset, sample_picture, view_sample
@@ -18,6 +20,7 @@ from pipeline.store import open_output
 LISTED = 20
 """Ids listed where no sample is named."""
 
+_LONGEST_NAME = 120
 _FORMATS = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -44,25 +47,31 @@ def show(
     if sample is None:
         _list(dataset, as_json)
         return
-    place = save or Path(f"{folder_name(sample)}.png")
+    place = save or Path(f"{_file_name(sample)}.png")
     if place.suffix.lower() not in _FORMATS:
         raise FatalError(f"--save {place}: the name should end in one of {', '.join(_FORMATS)}")
     view = view_sample(opened, name, dataset=dataset, sample=sample, model=model)
     _write(sample_picture(view, signed=signed), place)
     if as_json:
-        click.echo(json.dumps(_as_json(view, place), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_as_json(view, place), indent=2))
         return
     click.echo(str(place))
     _print_scores(view)
 
 
+def _file_name(sample: str) -> str:
+    """An id as a file's name; a long one is cut, and told apart by its hash."""
+    name = folder_name(sample)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{digest(sample)}"
+
+
 def _list(dataset: Dataset, as_json: bool) -> None:
     ids = dataset.ids(0, LISTED)
     if as_json:
-        click.echo(json.dumps({"samples": len(dataset), "ids": ids}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({"samples": len(dataset), "ids": ids}, indent=2))
         return
     for identifier in ids:
-        click.echo(identifier)
+        click.echo(plain(identifier))
     rest = len(dataset) - len(ids)
     click.echo((f"and {rest:,} more; " if rest else "") + "show one with --sample ID", err=True)
 
@@ -96,7 +105,7 @@ def _as_json(view: SampleView, place: Path) -> dict[str, object]:
 def _print_scores(view: SampleView) -> None:
     """A line a method, a column a measure, aligned for reading and for `grep`."""
     for model in view.models:
-        click.echo(_title(view, model))
+        click.echo(plain(_title(view, model)))
         measures = list(dict.fromkeys((score.metric, score.measure) for score in model.scores))
         values = {(score.method, score.metric, score.measure): score.value for score in model.scores}
         heads = [metric if metric == measure else f"{metric} {measure}" for metric, measure in measures]

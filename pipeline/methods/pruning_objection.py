@@ -11,9 +11,10 @@ from pipeline.errors import FatalError
 from pipeline.methods.pruning import refuse_changed
 from pipeline.models.activation import Activation, activation_kinds, replaced_activations
 from pipeline.models.classifier import Classifier
-from pipeline.models.probe import probe_images, same_values
+from pipeline.models.probe import asked_once, probe_images, same_values
 
 
+@asked_once
 def unit_objection(model: Classifier, height: int, width: int) -> str | None:
     """Why units cannot be told apart by image, in one line, or None; four forwards of two drawn images.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -26,4 +27,9 @@ class Random(AttributionMethod):
     def __call__(self, model: Classifier, batch: Batch, noise: Noise) -> Tensor:
         """(B, 1, H, W) in [0, 1)."""
         height, width = batch.images.shape[-2:]
-        return noise.uniform("random", batch.ids, (1, height, width)).to(batch.images.device)
+        return random_maps(batch.ids, height, width, noise).to(batch.images.device)
+
+
+def random_maps(ids: Sequence[str], height: int, width: int, noise: Noise) -> Tensor:
+    """The maps of `Random`, (B, 1, H, W) float32 in [0, 1): by the job's seed and the samples' ids alone."""
+    return noise.uniform("random", ids, (1, height, width))

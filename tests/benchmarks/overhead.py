@@ -23,7 +23,7 @@ from PIL import Image
 from cluster import make_executor
 from cluster.executor import Event
 from cluster.profile import Profile
-from jobs.run import prepare
+from jobs.prepare import prepare
 from jobs.spec import load_spec
 
 GOALS = {32: 8000, 224: 2000}

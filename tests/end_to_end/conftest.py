@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from fault_cluster import SmallCluster
 
 METHODS = [
     "random",
@@ -56,3 +58,13 @@ def write_profile(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[SmallCluster]:
+    """A Ray cluster of two nodes, one CPU each. Ray keeps sockets in its folder, whose path must be short."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hl-", dir="/tmp", ignore_cleanup_errors=True) as folder,
+        SmallCluster(Path(folder)) as both,
+    ):
+        yield both

@@ -10,8 +10,8 @@ import pytest
 from synthetic_rerun import FIRST, SECOND, values, write_rerun
 
 from jobs.cli import FAILED, MISTAKE, OK, main
+from jobs.prepare import prepare
 from jobs.profile import load_profile
-from jobs.run import prepare
 from jobs.run_name import earlier_run, find_run
 from jobs.spec import load_spec
 from pipeline.errors import FatalError

@@ -187,3 +187,11 @@ def test_the_built_in_specs_load(name: str) -> None:
     if "/" not in name:
         assert len(spec.methods) == (27 if name.startswith("methods-") else 6)
         assert len(spec.metrics) == 3
+
+
+def test_the_quickstart_retrains_networks_for_three_of_its_methods_and_random() -> None:
+    spec = load_spec("quickstart")
+    assert spec.retrain is not None and spec.retrain.kind == "roar"
+    assert len(set(spec.retrain.methods)) == 4 and set(spec.retrain.methods) <= {one.id for one in spec.methods}
+    assert "random" in spec.retrain.methods
+    assert (len(spec.retrain.fractions), spec.retrain.repeats) == (5, 3)

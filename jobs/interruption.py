@@ -1,0 +1,52 @@
+"""Signals that ask a run to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jobs.cli import INTERRUPTED, STOPPED
+
+_CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: STOPPED}
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+class StopRequestedError(Exception):
+    """The run was asked to stop by a signal other than Ctrl-C."""
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside the block the first signal stops the run in order, and a second ends the process at once.
+
+    The first Ctrl-C raises KeyboardInterrupt in the main thread, SIGTERM `StopRequestedError`. What follows, part of it
+    in Ray's code, bears no further exception: the next signal of either kind says one line and exits. A signal that
+    the process ignores stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        for each in before:
+            signal.signal(each, end)
+        raise KeyboardInterrupt if number == signal.SIGINT else StopRequestedError
+
+    def end(number: int, frame: Any) -> None:
+        cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+        os.write(2, f"{cursor}\nstopped at once; the same command goes on with what is committed\n".encode())
+        os._exit(_CODES[signal.Signals(number)])
+
+    before = {each: signal.getsignal(each) for each in _CODES if signal.getsignal(each) != signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,48 @@
+"""Credentials in addresses: refused where one is given, and taken out of texts that somebody else wrote."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlsplit
+
+from pipeline.errors import FatalError
+
+HIDDEN = "…"
+
+_SECRET = r"key|token|secret|signature|password|passwd|credential|sig"
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s'\"]*@")
+_PARAMETER = re.compile(rf"([?&;][^=&;\s]*(?:{_SECRET})[^=&;\s]*=)[^&;\s'\"]+", re.IGNORECASE)
+_ANONYMOUS = "anonymous"
+"""The user of `gs://anonymous@bucket`, which says that there are no credentials."""
+
+
+def refuse_credentials(address: str) -> None:
+    """Refuse an address that holds credentials: it is kept in records, and shown on pages and in logs.
+
+    Args:
+        address: a path, or a URI such as `s3://bucket/prefix?region=eu-west-1`.
+
+    Raises:
+        FatalError: there is a user, a password or a key in it; the address is not repeated.
+    """
+    if "://" not in address:
+        return
+    scheme = address.partition("://")[0]
+    try:
+        parts = urlsplit(address)
+        user, names = parts.netloc.rpartition("@")[0], [name for name, _ in parse_qsl(parts.query, True)]
+    except ValueError as error:
+        raise FatalError(f"{scheme}://{HIDDEN}: is no address: {error}") from error
+    held = [name for name in names if re.search(_SECRET, name, re.IGNORECASE)]
+    if held or user not in ("", _ANONYMOUS):
+        what = f"'{held[0]}'" if held else "a user or a key"
+        raise FatalError(
+            f"{scheme}://{HIDDEN}: holds {what}, and addresses are kept in records and shown on pages; give "
+            "credentials by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "GOOGLE_APPLICATION_CREDENTIALS), a profile file or the machine's role"
+        )
+
+
+def without_credentials(text: str) -> str:
+    """A text, such as a library's error, without the users, passwords, keys and signatures of addresses in it."""
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))

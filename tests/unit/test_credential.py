@@ -1,0 +1,84 @@
+"""Addresses with credentials are refused, and texts of others lose them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from jobs.cli import MISTAKE, main
+from pipeline.credential import refuse_credentials, without_credentials
+from pipeline.errors import FatalError
+from pipeline.store import open_output
+
+HELD = [
+    "s3://AKIAX:hunter2@bucket/prefix",
+    "s3://hunter2@bucket/prefix",
+    "s3://bucket/prefix?access_key=hunter2",
+    "s3://bucket/prefix?region=x&session_token=hunter2",
+    "https://bucket.s3.amazonaws.com/x?X-Amz-Signature=hunter2",
+    "gs://bucket/x?GoogleAccessId=a&Signature=hunter2",
+    "abfs://container@account/x?sig=hunter2",
+]
+PLAIN = [
+    "/data/a@b:c?key=1",
+    "runs/out",
+    "s3://bucket/prefix?region=eu-west-1&endpoint_override=localhost:9000&scheme=http",
+    "gs://anonymous@bucket/prefix",
+    "s3://bucket/a@b",
+]
+
+
+@pytest.mark.parametrize("address", HELD)
+def test_an_address_with_credentials_is_refused_without_repeating_them(address: str) -> None:
+    with pytest.raises(FatalError, match="AWS_SECRET_ACCESS_KEY") as error:
+        refuse_credentials(address)
+    assert "hunter2" not in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("address", PLAIN)
+def test_an_address_without_any_is_fine(address: str) -> None:
+    refuse_credentials(address)
+    assert without_credentials(address) == address or "@" in address
+
+
+def test_an_output_with_credentials_is_never_opened() -> None:
+    with pytest.raises(FatalError, match="credentials") as error:
+        open_output(HELD[0])
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["output", "dataset.path"])
+def test_a_spec_with_credentials_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
+) -> None:
+    spec = {
+        "version": 1,
+        "name": "leaky",
+        "output": str(tmp_path / "out"),
+        "dataset": {"source": "parquet", "path": "s3://bucket/x.parquet"},
+        "models": [{"name": "mnist_cnn2", "weights": "random"}],
+        "methods": ["gradient"],
+    }
+    file = tmp_path / "leaky.yaml"
+    if key == "output":
+        spec["output"] = HELD[0]
+    else:
+        spec["dataset"] = {"source": "parquet", "path": HELD[0]}
+    file.write_text(yaml.safe_dump(spec))
+    assert main(["run", str(file), "--profile", "local"]) == MISTAKE
+    captured = capsys.readouterr()
+    assert "leaky.yaml:" in captured.err and key in captured.err and "hunter2" not in captured.err + captured.out
+    assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_text_loses_what_is_secret_and_keeps_the_rest() -> None:
+    text = "PUT s3://AKIAX:hunter2@bucket/a?region=x then https://h/p?token=hunter2&page=3 failed with 403"
+    found = without_credentials(text)
+    assert found == "PUT s3://…@bucket/a?region=x then https://h/p?token=…&page=3 failed with 403"
+
+
+def test_what_only_looks_like_a_user_stays() -> None:
+    text = "mail a@b.c, path /x/y@z, s3://bucket/key@2 and 3:4@5"
+    assert without_credentials(text) == text
