@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import torch
 import torch.distributed
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.capacity import room
@@ -102,6 +102,8 @@ class TrainingPool:
 
     def wait(self) -> Iterable[Attempt]:
         """See `Pool`."""
+        if not self._running:
+            return
         done, _ = ray.wait([*self._running], num_returns=1, timeout=1.0)
         for handle in done:
             worker, order = self._running.pop(handle)
@@ -109,6 +111,8 @@ class TrainingPool:
                 yield Attempt(worker, order, ray.get(handle), None)
             except RayTaskError as error:
                 yield Attempt(worker, order, None, error.cause)
+            except NodeDiedError:
+                yield Attempt(worker, order, None, WorkerGoneError("the node that saw to it left the cluster"))
             except RayError as error:
                 reason = self._fates.pop(worker, "its worker died: it crashed or was killed")
                 memory = isinstance(error, OutOfMemoryError)

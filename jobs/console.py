@@ -10,6 +10,7 @@ __all__ = ["plain", "wide_console"]
 
 PIPED_WIDTH = 160
 
+
 def wide_console() -> Console:
     """Standard output; in a pipe, which has no width of its own, wide enough for our tables."""
     console = Console(highlight=False)

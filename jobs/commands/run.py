@@ -42,7 +42,9 @@ LOG_VARIABLE = "HEATLINE_LOG"
 
 @click.command()
 @click.argument("spec")
-@click.option("--profile", help="a profile's name (laptop, node, cluster, growing, local) or file; default: by what is here")
+@click.option(
+    "--profile", help="a profile's name (laptop, node, cluster, growing, local) or file; default: what is here"
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="change a key of the spec")
 @click.option("--fresh", is_flag=True, help="compute everything again")
 @click.option(

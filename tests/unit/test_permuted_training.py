@@ -39,7 +39,7 @@ def trained_with(monkeypatch: pytest.MonkeyPatch, **variant: Any) -> dict[str, A
 
     def train(name: str, images: Tensor, labels: Tensor, **settings: Any) -> TrainedNetwork:
         seen.update(name=name, images=images, labels=labels, **settings)
-        return TrainedNetwork({"weight": torch.ones(1)}, {}, 0.5, 1.0, ())
+        return TrainedNetwork({"weight": torch.ones(1)}, {}, 0.5, 1.0, (), None, "cpu", 1, "float32")
 
     monkeypatch.setattr("pipeline.stages.train.train_network", train)
     images = torch.arange(40 * 3 * 4, dtype=torch.uint8).view(40, 3, 2, 2)

@@ -84,7 +84,10 @@ def test_the_start_takes_the_first_python_that_has_what_it_needs(parcel: Parcel,
     # In place of the program: a module that says which interpreter it is and what it was given.
     (folder / "jobs").mkdir()
     (folder / "jobs" / "submitted.py").write_text("import sys; print(sys.executable, sys.argv[1:])")
-    done = subprocess.run(["sh", "heatline.sh", "run", "a b"], cwd=folder, capture_output=True, text=True, check=True)
+    around = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        ["sh", "heatline.sh", "run", "a b"], cwd=folder, env=around, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == f"{sys.executable} ['run', 'a b']"
 
 
