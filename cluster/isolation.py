@@ -63,7 +63,7 @@ class Isolation:
         self._deaths[unit] += 1
         if unit != whole:
             self._deaths[whole] += 1
-        if order.task == "give_up":
+        if order.task == "give_up" or (order.task == "look" and error.out_of_memory):
             return Verdict("lost", (), reason)
         if order.task == "look":
             split = self._queue.variant(unit).split
@@ -81,11 +81,19 @@ class Isolation:
         if error.out_of_memory:
             # With fewer workers on the node, or more memory, it may well succeed: not a fault of the sample.
             return Verdict("lost", (), died)
+        if self._is_unreadable(unit):
+            return _failed(unit, UNREADABLE)
         return Verdict("again", (Order(unit, "look"),), f"{reason}; looking at its image alone")
 
     def after_look(self, unit: Unit) -> Verdict:
         """A sample's image can be decoded: it is the stage that brings workers down with it."""
+        if self._is_unreadable(unit):
+            # Found out meanwhile with another stage: nobody has decoded it now.
+            return _failed(unit, UNREADABLE)
         return _failed(unit, f"brought its worker down {self._deaths[unit]} times")
+
+    def _is_unreadable(self, unit: Unit) -> bool:
+        return unit.start in self.unreadable.get(self._queue.variant(unit).split, ())
 
     def _tries(self, unit: Unit) -> int:
         if self._whole[unit] == unit:

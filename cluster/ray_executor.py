@@ -60,16 +60,27 @@ class RayExecutor:
         pool = ActorPool(job, profile, len(queue))
         try:
             pool.gather(queue.ready, lambda line: watch(Event("waiting", reason=line)))
-            drive(pool, queue, watch, profile.in_flight, profile.retries, profile.hung_after_s)
+            with _telling_of_a_stop(watch):
+                drive(pool, queue, watch, profile.in_flight, profile.retries, profile.hung_after_s)
         finally:
             pool.stop()
 
     def _run_trainings(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
         pool = TrainingPool(job, self._profile)
         try:
-            drive(pool, queue, watch, 1, self._profile.retries)
+            with _telling_of_a_stop(watch):
+                drive(pool, queue, watch, 1, self._profile.retries)
         finally:
             pool.stop()
+
+
+@contextlib.contextmanager
+def _telling_of_a_stop(watch: Watch) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        watch(Event("stopping", reason="stopping: units in flight are left to the next run"))
+        raise
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import click
 
 from jobs.problem import SpecError, hint
 from pipeline.credential import without_credentials
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.plain_text import plain_line
 
 OK, FAILED, MISTAKE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -111,6 +111,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Storage that does not answer; under a command nothing tries again but the user.
         click.echo(plain_line(without_credentials(" ".join(str(error).split()))), err=True)
         return STOPPED
+    except ShardError as error:
+        # What is committed and cannot be read; says itself how to have it again.
+        click.echo(plain_line(without_credentials(" ".join(str(error).split()))), err=True)
+        return FAILED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return MISTAKE

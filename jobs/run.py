@@ -21,7 +21,7 @@ from jobs.record import RunRecord, new_record
 from jobs.spec import JobSpec
 from jobs.telling import Telling
 from pipeline.claim import Claims
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.noise import Noise
 from pipeline.retrain.conditions import conditions
 from pipeline.retrain.grid import Grid, read_grid
@@ -138,9 +138,9 @@ def _carry_out(
         reason, interrupted = "stopped by Ctrl-C", True
     except StopRequestedError:
         reason = "stopped by a signal"
-    except (FatalError, RetryableError) as error:
+    except (FatalError, RetryableError, ShardError) as error:
         reason = str(error)
-        if not record.started_units:
+        if not record.started_units and not isinstance(error, ShardError):
             with suppress(FatalError, RetryableError):
                 record.write(output, plan, "stopped")
             raise

@@ -15,9 +15,7 @@ from pipeline.errors import FatalError
 LoadIndex = Callable[[DatasetConfig], pa.Table]
 
 
-def split_problems(
-    spec: JobSpec, dataset: Dataset, classes: Mapping[str, int], load_index: LoadIndex
-) -> list[Problem]:
+def split_problems(spec: JobSpec, dataset: Dataset, classes: Mapping[str, int], load_index: LoadIndex) -> list[Problem]:
     """What keeps a network that is trained on the training split from being tested on the data set.
 
     Args:

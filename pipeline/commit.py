@@ -14,7 +14,9 @@ import re
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MARKERS = "_committed"
 _MARKER_NAME = re.compile(r"^(\d{9})-(\d{9})-([0-9a-f]{16})\.json$")
+_PART_NAME = re.compile(r"part-(\d{9}-\d{9}-[0-9a-f]{16})\.parquet")
 
 FAILURE_SCHEMA = pa.schema(
     [("position", pa.int64()), ("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())]
@@ -175,9 +178,10 @@ class CommitFolder(Folder):
         longer one, counts; what is left uncovered is a gap to be computed.
         """
         counted: list[Part] = []
-        for part in sorted(self._markers(variant), key=lambda part: (part.start, -part.stop, part.hash)):
-            if not counted or part.start >= counted[-1].stop:
-                counted.append(part)
+        for _, same_start in groupby(self._markers(variant), lambda found: found[1]):
+            start, stop, content = max(same_start, key=lambda found: found[2]).groups()
+            if not counted or int(start) >= counted[-1].stop:
+                counted.append(Part(int(start), int(stop), content))
         return counted
 
     def receipts(self, variant: str) -> Iterator[Receipt]:
@@ -185,10 +189,11 @@ class CommitFolder(Folder):
         for part in self.parts(variant):
             yield Receipt(**json.loads(self.read_bytes(f"{variant}/{MARKERS}/{part.marker}")))
 
-    def _markers(self, variant: str) -> Iterable[Part]:
-        for name in self.names(f"{variant}/{MARKERS}"):
+    def _markers(self, variant: str) -> Iterator[re.Match[str]]:
+        """Start, stop and hash of each marker as text, of one width, so that names sort as the numbers do."""
+        for name in sorted(self.names(f"{variant}/{MARKERS}")):
             if match := _MARKER_NAME.match(name):
-                yield Part(int(match[1]), int(match[2]), match[3])
+                yield match
 
     def forget(self, variant: str) -> None:
         """Take a variant's commits back, markers first, so that it is computed again."""
@@ -214,7 +219,7 @@ class CommitFolder(Folder):
         inside = pc.field("position") >= start
         if stop is not None:
             inside = inside & (pc.field("position") < stop)
-        with reading(self.place(variant)):
+        with self.reading_rows(variant):
             return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
 
     def _touching(self, variant: str, start: int, stop: int | None) -> list[Part]:
@@ -236,7 +241,28 @@ class CommitFolder(Folder):
     def dataset(self, variant: str, parts: Sequence[Part] | None = None) -> ds.Dataset | None:
         """Parts of a variant (default: all that count) as a pyarrow dataset; None where there are none."""
         parts = self.parts(variant) if parts is None else parts
-        return self._dataset(variant, parts) if parts else None
+        with self.reading_rows(variant):
+            return self._dataset(variant, parts) if parts else None
+
+    @contextmanager
+    def reading_rows(self, variant: str) -> Iterator[None]:
+        """Around a read of committed rows: says what a failure means, and how to have a part again.
+
+        Raises:
+            FatalError, RetryableError: as `reading`.
+            ShardError: a part is damaged, or is gone although its marker is there.
+        """
+        try:
+            with reading(self.place(variant)):
+                yield
+        except (FileNotFoundError, ShardError) as error:
+            found = _PART_NAME.search(str(error.__cause__ or error))
+            marker = f"{found[1]}.json" if found else "the marker of the part that is damaged"
+            what = "gone" if isinstance(error, FileNotFoundError) else "damaged"
+            raise ShardError(
+                f"{variant}: {found[0] if found else 'a committed part'} is {what}; remove {marker} from "
+                f"{self.place(variant)}/{MARKERS}, and the next run computes it anew"
+            ) from error
 
     def without_rows(self, variant: str) -> pa.Table | None:
         """A table with the columns of a variant's rows and no row; None where no committed part has any rows."""

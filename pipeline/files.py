@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,13 @@ from pipeline.filesystem import file_address, store_error
 
 CALLS = 16
 """Calls to an object store that are under way at a time, where many are to be made."""
+
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Seconds between attempts at a read that pyarrow gave up at once, as it does where the text of S3's error is longer
+than what is read."""
+
+AT_ONCE = 5.0
+"""Seconds after which it has tried again itself."""
 
 Result = TypeVar("Result")
 
@@ -80,6 +88,17 @@ class Folder:
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
+        for pause in () if self._local else PAUSES:
+            began = time.monotonic()
+            try:
+                return self._content(name)
+            except RetryableError:
+                if time.monotonic() - began > AT_ONCE:
+                    raise
+            time.sleep(pause)
+        return self._content(name)
+
+    def _content(self, name: str) -> bytes:
         with (
             reading(self.place(name)),
             self._filesystem.open_input_stream(self.path(name), compression=None) as stream,

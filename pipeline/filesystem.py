@@ -15,7 +15,7 @@ from pipeline.credential import refuse_credentials, without_credentials
 from pipeline.errors import FatalError, RetryableError
 from pipeline.suggestion import did_you_mean
 
-ATTEMPTS = 6
+ATTEMPTS = 11
 """Attempts at one call to S3: with the pauses between them, about half a minute of a store that does not answer."""
 
 GCS_SECONDS = 60
@@ -131,7 +131,8 @@ def _s3(address: str, parts: SplitResult) -> pafs.S3FileSystem:
         endpoint_override=endpoint,
         # A file that fits into one request is one put, in place of the three calls of an upload in parts.
         allow_delayed_open=True,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        # The other strategy, called standard, has a quota: after a hundred further attempts in a process it makes none.
+        retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS - 1),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.data import Dataset
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.report.contrast import contrast_tables
 from pipeline.report.cost import method_costs, metric_costs
 from pipeline.report.curve_plot import curve_plots
@@ -153,7 +153,7 @@ def _gallery(output: Output, record: RunRecord, dataset: Dataset, samples: int) 
     """The gallery, or why there is none: figures of hours shall not wait for images that have moved."""
     try:
         return gallery(output, record, dataset, samples), ""
-    except (FatalError, RetryableError) as error:
+    except (FatalError, RetryableError, ShardError) as error:
         return [], str(error)
 
 
@@ -163,7 +163,7 @@ def _masked(
     """Masked images of the first benchmark, or why there are none."""
     try:
         return (masked_gallery(output, record, dataset, retrained[0], grid) if retrained else []), ""
-    except (FatalError, RetryableError) as error:
+    except (FatalError, RetryableError, ShardError) as error:
         return [], str(error)
 
 

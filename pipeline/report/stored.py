@@ -17,7 +17,8 @@ def committed_positions(output: Output, variant: str, total: int) -> NDArray[np.
     dataset = output.dataset(variant)
     if dataset is None:
         return np.empty(0, np.int64)
-    positions = np.unique(dataset.to_table(columns=["position"])["position"].to_numpy())
+    with output.reading_rows(variant):
+        positions = np.unique(dataset.to_table(columns=["position"])["position"].to_numpy())
     return positions[positions < total]
 
 
@@ -35,20 +36,24 @@ def rows_at(output: Output, variant: str, positions: Iterable[int], columns: Seq
 
     Returns:
         The rows; a table without columns where there are none.
+
+    Raises:
+        FatalError, RetryableError, ShardError: as `CommitFolder.reading_rows`.
     """
     wanted = np.unique(np.fromiter(positions, np.int64))
     parts = output.parts(variant)
     dataset = output.dataset(variant, parts)
     tables = []
     fragments = dataset.get_fragments() if dataset is not None else ()
-    for part, fragment in zip(parts, fragments, strict=True):
-        if not ((part.start <= wanted) & (wanted < part.stop)).any():
-            continue
-        for group in fragment.split_by_row_group():
-            there = group.to_table(columns=["position"])["position"].to_numpy()
-            if np.isin(there, wanted).any():
-                rows = group.to_table(columns=None if columns is None else list(columns))
-                tables.append(rows.filter(pa.array(np.isin(there, wanted))))
+    with output.reading_rows(variant):
+        for part, fragment in zip(parts, fragments, strict=True):
+            if not ((part.start <= wanted) & (wanted < part.stop)).any():
+                continue
+            for group in fragment.split_by_row_group():
+                there = group.to_table(columns=["position"])["position"].to_numpy()
+                if np.isin(there, wanted).any():
+                    rows = group.to_table(columns=None if columns is None else list(columns))
+                    tables.append(rows.filter(pa.array(np.isin(there, wanted))))
     if not tables:
         return pa.table({})
     whole = pa.concat_tables([table.replace_schema_metadata(None) for table in tables]).unify_dictionaries()

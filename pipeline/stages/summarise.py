@@ -136,12 +136,13 @@ def _mean_curves(output: Output, variant: Variant) -> dict[str, tuple[float, ...
     totals: dict[str, NDArray[np.float64]] = {}
     counts: Counter[str] = Counter()
     wanted = (pc.field("position") < variant.total) & pc.field("curve").is_valid()
-    for batch in dataset.to_batches(columns=["measure", "curve"], filter=wanted):
-        measures = batch["measure"].cast("string")
-        for measure in measures.unique().to_pylist():
-            curves = batch["curve"].filter(pc.equal(measures, measure))
-            points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), len(variant.axis))
-            whole = points[np.isfinite(points).all(axis=1)]
-            totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + whole.sum(axis=0, dtype=np.float64)
-            counts[measure] += len(whole)
+    with output.reading_rows(variant.path):
+        for batch in dataset.to_batches(columns=["measure", "curve"], filter=wanted):
+            measures = batch["measure"].cast("string")
+            for measure in measures.unique().to_pylist():
+                curves = batch["curve"].filter(pc.equal(measures, measure))
+                points = curves.flatten().to_numpy(zero_copy_only=False).reshape(len(curves), len(variant.axis))
+                whole = points[np.isfinite(points).all(axis=1)]
+                totals[measure] = totals.get(measure, np.zeros(len(variant.axis))) + whole.sum(axis=0, dtype=np.float64)
+                counts[measure] += len(whole)
     return {measure: tuple((total / counts[measure]).tolist()) for measure, total in totals.items() if counts[measure]}

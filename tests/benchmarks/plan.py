@@ -2,8 +2,9 @@
 
 Run: `python tests/benchmarks/plan.py`. Nothing is explained: the list of images and the markers of what is done are
 generated, both as a run leaves them. The plan is all that `heatline plan` does, with every check of the model
-(ResNet-50, drawn weights). The resume is all that `heatline run` does until the first unit is handed to a worker of this
-process; a Ray that has to be started first comes on top. Each is measured in a process of its own, its imports left out.
+(ResNet-50, drawn weights). The resume is all that `heatline run` does until the first unit is handed to a worker of
+this process; a Ray that has to be started first comes on top. Each is measured in a process of its own, its imports
+left out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,7 @@ from jobs.prepare import prepare
 from jobs.profile import load_profile
 from jobs.progress import Progress
 from jobs.spec import JobSpec, load_spec
-from pipeline.commit import MARKERS
+from pipeline.commit import MARKERS, Part, Receipt
 from pipeline.stages.variant import Job
 from pipeline.stages.worker import Worker
 from pipeline.store import open_output
@@ -84,15 +87,9 @@ def write_markers(spec: JobSpec, profile: Profile, share: float) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         for unit in plan.queue.remaining(path):
             if draw.random() < share:
-                receipt = {
-                    "start": unit.start,
-                    "stop": unit.stop,
-                    "rows": len(unit),
-                    "failures": 0,
-                    "size": 0,
-                    "seconds": 0,
-                }
-                (folder / f"{unit.start:09d}-{unit.stop:09d}-{0:016x}.json").write_text(json.dumps(receipt))
+                receipt = Receipt(unit.start, unit.stop, len(unit), failures=0, size=0, seconds=0.0)
+                marker = Part(unit.start, unit.stop, "0" * 16).marker
+                (folder / marker).write_text(json.dumps(asdict(receipt)))
             else:
                 left += 1
     return left
@@ -116,21 +113,20 @@ class _FirstUnit:
 
 def measure(step: str, spec: JobSpec, profile: Profile) -> None:
     """One figure, in this process."""
-    began, units = time.perf_counter(), ""
+    began, used, units = time.perf_counter(), time.process_time(), ""
     if step == "plan":
         plan = prepare(spec, profile)[2]
         units = f" ({len(plan.queue):,} units of {len(plan.job.variants)} variants)"
     else:
         jobs.run.make_executor = lambda profile: _FirstUnit()
-        try:
+        with suppress(_StartedError):
             jobs.run.run(spec, profile, Progress(Console(quiet=True)))
-        except _StartedError:
-            pass
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     # Of the whole process, in kB on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     goal, most = GOALS[step]
-    print(f"{step}{units}: {seconds:.1f} s (goal {goal:g}), at most {peak:,.0f} MB (goal {most:,.0f})", flush=True)
+    print(f"{step}{units}: {seconds:.1f} s (goal {goal:g}), of which {used:.1f} s computing; ", end="")
+    print(f"at most {peak:,.0f} MB (goal {most:,.0f})", flush=True)
 
 
 def main() -> None:

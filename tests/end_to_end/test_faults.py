@@ -107,6 +107,29 @@ def test_a_disk_that_is_full_and_then_larger_loses_nothing(
     assert_to_the_bit("disk", tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize("fault", ["cut off", "gone"])
+def test_a_committed_part_that_the_disk_lost_is_named_and_computed_anew_without_its_marker(
+    tmp_path: Path, undisturbed: Output, capsys: pytest.CaptureFixture[str], fault: str
+) -> None:
+    command = ["run", *words(tmp_path, "damaged")]
+    assert main(command) == OK
+    scores = next((tmp_path / "damaged").glob("scores/*/*gradients*/*deletion*"))
+    part = next(scores.glob("part-*"))
+    content = part.read_bytes()
+    part.unlink()
+    if fault == "cut off":
+        part.write_bytes(content[:-100])
+    capsys.readouterr()
+    assert main([*command, "--set", "report.samples=2"]) == STOPPED
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if part.name in line]
+    marker = scores / "_committed" / part.name.removeprefix("part-").replace("parquet", "json")
+    assert f"remove {marker.name} from {marker.parent}," in told
+    marker.unlink()
+    assert main(command) == OK
+    assert part.read_bytes() == content
+    assert_to_the_bit("damaged", tmp_path, undisturbed)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of Linux")
 def test_a_worker_that_gets_too_little_memory_takes_fewer_images_at_a_time(tmp_path: Path, undisturbed: Output) -> None:
     command = Command(["run", *words(tmp_path, "hungry", "fault_network:hungry", {**PROFILE, "rows": 16})], tmp_path)

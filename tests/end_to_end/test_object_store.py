@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,16 @@ def test_a_store_that_fails_a_twentieth_of_its_calls_gives_the_same_data(
     assert_same(disk, open_output(address))
     found = markers("failing/out")
     assert len({marker.rsplit("-", 1)[0] for marker in found}) == len(found) > VARIANTS, "a range is committed once"
+
+
+def test_calls_are_tried_again_however_often_that_was_necessary_before(store: ObjectStore) -> None:
+    output = open_output(f"{store.bucket('often')}/out", create=True)
+    output.write_bytes("a", b"a")
+    store.requests.clear()
+    store.failing = 0.25
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(output.read_bytes, ["a"] * 200)) == {b"a"}
+    assert sum(one.answer in (0, 500, 503) for one in store.requests) > 110
 
 
 def test_an_interrupted_job_goes_on_and_fresh_takes_it_away_by_prefix(

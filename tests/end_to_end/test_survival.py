@@ -137,6 +137,25 @@ def test_a_stop_says_how_to_go_on(
     assert open_output(tmp_path / "out").run()["status"] == "stopped"
 
 
+@pytest.mark.parametrize(
+    "executor", [pytest.param({"executor": "local"}, id="local"), pytest.param(RAY, id="ray", marks=pytest.mark.slow)]
+)
+def test_a_second_ctrl_c_ends_it_at_once_with_one_line(
+    write_spec: Write, write_profile: Write, tmp_path: Path, executor: dict[str, object]
+) -> None:
+    # A unit of many images, which takes longer than the test.
+    spec = write_spec(dataset={"source": "digits"}, methods=[{"name": "rise", "masks": 4000}], metrics=[])
+    process = start(spec, write_profile(unit_passes=10_000, **executor), tmp_path)
+    wait_for_markers(process, tmp_path / "out", 1)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None and any(line.startswith("stopping") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == INTERRUPTED, errors
+    assert errors.splitlines()[-1] == "stopped at once; the same command goes on with what is committed"
+    assert "Traceback" not in errors and "SystemError" not in errors
+
+
 def test_a_full_disk_stops_with_one_line_and_the_rest_is_done_later(
     write_spec: Write,
     write_profile: Write,

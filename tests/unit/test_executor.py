@@ -174,6 +174,22 @@ def test_an_image_that_ends_the_process_is_decoded_by_nobody_any_more() -> None:
     assert pool.deaths <= 4 + 1 + 2 + LAST_TRIES  # the block's units, the guilty one alone, its halves, the sample
 
 
+def test_an_image_that_ends_the_process_is_named_as_such_by_every_stage_that_came_upon_it() -> None:
+    stages: tuple[StageName, ...] = ("predict", "segment")
+    both = {path: Variant(path, path, path, 16, 16, Cost(1, 0), (), "m") for path in stages}
+
+    def kills(order: Order) -> bool:
+        decoded = order.unit.start <= 9 < order.unit.stop and order.task != "give_up"
+        return decoded and 9 not in order.unreadable.get("explained", ())
+
+    pool = FakePool(kills)
+    drive(pool, UnitQueue(both, {}), lambda event: None, in_flight=2, retries=1)
+    assert set(pool.given_up) | {unit for unit in pool.done if len(unit) == 1 and unit.start == 9} == {
+        Unit(path, 9, 10) for path in stages
+    }
+    assert set(pool.given_up.values()) == {UNREADABLE}
+
+
 def test_where_every_sample_is_deadly_a_bounded_number_of_workers_dies() -> None:
     pool, queue = FakePool(touching(*range(256))), UnitQueue(variants(256, 16), {})
     drive(pool, queue, lambda event: None, in_flight=1, retries=3)

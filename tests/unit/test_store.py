@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commit import MARKERS, Failed
+from pipeline.commit import MARKERS, Failed, Part
 from pipeline.errors import FatalError, RetryableError, ShardError
+from pipeline.filesystem import file_address
+from pipeline.noise import Noise
 from pipeline.store import Output, open_output
 
 VARIANT = "scores/model=m/method=a/metric=b-0123"
@@ -143,3 +145,43 @@ def test_a_cached_table_is_made_once(output: Output) -> None:
 
     assert output.cached_table("index/a.arrow", build).equals(output.cached_table("index/a.arrow", build))
     assert len(made) == 1
+
+
+def test_of_parts_that_overlap_the_first_and_then_the_longest_counts(output: Output) -> None:
+    draw = Noise(0).generator("parts", "overlap")
+    for number in range(20):
+        variant = f"{VARIANT}{number}"
+        found = []
+        for _ in range(12):
+            start, size = (int(one) for one in draw.integers(0, 12, 2))
+            part = Part(start, start + size + 1, f"{int(draw.integers(3)):016x}")
+            found.append(part)
+            output.write_bytes(f"{variant}/{MARKERS}/{part.marker}", b"{}")
+        output.write_bytes(f"{variant}/{MARKERS}/notes.txt", b"no marker")
+        counted: list[Part] = []
+        for part in sorted(set(found), key=lambda one: (one.start, -one.stop, one.hash)):
+            if not counted or part.start >= counted[-1].stop:
+                counted.append(part)
+        assert output.parts(variant) == counted
+
+
+def test_what_was_written_here_is_read_without_a_listing(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    for start in (8, 0, 4):
+        output.commit(VARIANT, start, start + 4, rows(start, start + 4), [], ids(start, start + 4))
+
+    def listing(self: Output, folder: str) -> list[str]:
+        raise AssertionError(f"{folder} was listed")
+
+    monkeypatch.setattr(Output, "names", listing)
+    assert output.read(VARIANT, 2, 10, ["id"])["id"].to_pylist() == ids(2, 10)
+
+
+def test_an_address_with_credentials_is_refused_without_showing_them() -> None:
+    with pytest.raises(FatalError, match="credentials by the environment") as caught:
+        open_output("s3://me:secret@bucket/out")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_place_under_a_root_is_named_without_the_roots_options() -> None:
+    assert file_address("/data/out", "runs/a.json") == "/data/out/runs/a.json"
+    assert file_address("s3://bucket/out/?region=eu-west-1", "runs/a.json") == "s3://bucket/out/runs/a.json"
