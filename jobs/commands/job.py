@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from cluster.dashboard import find_address
-from cluster.submission import Submission
-from cluster.submit import Jobs
 from jobs.cli import OK
-from jobs.commands.submit import address_option, as_dict, ending, follow_job, shown
 from jobs.console import plain, wide_console
+from jobs.following import address_option, as_dict, ending, follow_job, shown
 from jobs.status import RunProgress, current_runs, progress_of
 from jobs.status_table import duration, print_progress
 from pipeline.errors import FatalError, RetryableError
 from pipeline.store import open_output
+
+if TYPE_CHECKING:
+    from cluster.submission import Submission
+    from cluster.submit import Jobs
 
 # Clocks of the cluster and of the store may differ by this much.
 _CLOCKS = timedelta(minutes=5)
@@ -44,7 +45,7 @@ def status(what: str | None, address: str | None, as_json: bool) -> None:
             for one in (*others, progress):
                 print_progress(one, wide_console())
         return
-    jobs = Jobs(find_address(address))
+    jobs = _jobs(address)
     if what is None:
         found = jobs.all()
         if as_json:
@@ -70,7 +71,7 @@ def status(what: str | None, address: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print it as JSON; with --follow the job, at its end")
 def logs(identifier: str, address: str | None, follow: bool, as_json: bool) -> int:
     """Print what the job with this ID has printed."""
-    jobs = Jobs(find_address(address))
+    jobs = _jobs(address)
     job = jobs.find(identifier)
     if follow:
         return follow_job(jobs, job.id, as_json=as_json)
@@ -85,7 +86,7 @@ def logs(identifier: str, address: str | None, follow: bool, as_json: bool) -> i
 @click.option("--json", "as_json", is_flag=True, help="print the job as JSON")
 def stop(identifier: str, address: str | None, as_json: bool) -> None:
     """Stop the job with this ID, and wait until it has written its record. Submitted again, it goes on."""
-    jobs = Jobs(find_address(address))
+    jobs = _jobs(address)
     job, ran = jobs.stop(identifier)
     if as_json:
         click.echo(json.dumps({**as_dict(job), "ran": ran}))
@@ -93,6 +94,14 @@ def stop(identifier: str, address: str | None, as_json: bool) -> None:
         click.echo(f"{job.id}: stopped; submitted again, it goes on where it was")
     else:
         click.echo(f"{job.id}: has ended before ({ending(job)})")
+
+
+def _jobs(address: str | None) -> Jobs:
+    # Ray takes seconds to import, which the status of an output shall not wait for.
+    from cluster.dashboard import find_address  # noqa: PLC0415
+    from cluster.submit import Jobs  # noqa: PLC0415
+
+    return Jobs(find_address(address))
 
 
 def _is_output(what: str) -> bool:

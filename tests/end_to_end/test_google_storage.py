@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -22,7 +21,6 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """How an address names the emulator, which has one bucket, `bucket`."""
     # As it comes it answers one connection at a time, and a reader that keeps one open would wait for itself.
     monkeypatch.setattr(emulator.server, "HTTPServer", ThreadingHTTPServer)
-    monkeypatch.setattr(logging.getLogger("gcp_storage_emulator"), "disabled", True)
     server = emulator.create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
     server.start()
     port = server._api._httpd.socket.getsockname()[1]
@@ -53,4 +51,4 @@ def test_a_job_in_a_bucket_is_written_and_read(
     assert output.maps().count_rows() == 2 * 32 and not output.scores().num_columns
     assert main([*run, "--set", f"output=gs://anonymous@nowhere/out{options}"]) == MISTAKE
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert told.startswith("gs://anonymous@nowhere/out") and told.endswith("there is no such bucket")
+    assert "@nowhere/out" in told and told.endswith("there is no such bucket")

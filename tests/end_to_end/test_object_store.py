@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +147,19 @@ def test_a_store_that_fails_a_twentieth_of_its_calls_gives_the_same_data(
     assert_same(disk, open_output(address))
     found = markers("failing/out")
     assert len({marker.rsplit("-", 1)[0] for marker in found}) == len(found) > VARIANTS, "a range is committed once"
+
+
+@pytest.mark.slow
+def test_ray_workers_write_into_a_bucket_what_a_disk_gets(store: ObjectStore, disk: Output, tmp_path: Path) -> None:
+    address = f"{store.bucket('ray')}/out"
+    workers = {"executor": "ray", "workers": 2, "cpus_per_worker": 0.5, "object_store_mb": 100}
+    job = arguments(tmp_path, address, unit_passes=8, **workers)
+    # A process of its own: workers have the environment in which their Ray was started.
+    run = subprocess.run(
+        [sys.executable, "-m", "jobs.cli", "run", *job], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert run.returncode == OK, run.stderr
+    assert_same(disk, open_output(address))
 
 
 def test_calls_are_tried_again_however_often_that_was_necessary_before(store: ObjectStore) -> None:

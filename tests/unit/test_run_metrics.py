@@ -16,9 +16,10 @@ import ray
 import torch
 from small_plan import ATTRIBUTE, PREDICT, RUN, done, small_plan, started
 
-from cluster import Profile, metrics
+from cluster import metrics
 from cluster.executor import Event
 from cluster.metrics import METRICS, RunMetrics, WorkerMetrics
+from cluster.profile import Profile
 from cluster.ray_executor import _ray
 from pipeline.stages.variant import Unit
 
