@@ -63,6 +63,9 @@ def drive(
             settlement.settle(attempt)
         for unit in queue.from_elsewhere():
             watch(Event("elsewhere", unit))
+        if queue.waits:
+            watch(Event("waiting", reason=queue.waits))
+            queue.waits = ""
 
 
 class _Settlement:

@@ -24,7 +24,8 @@ class Event:
         kind: `started`, `done`, `again` (the attempt failed, another follows), `split` (in two units that are tried
             alone), `isolated` (a sample that brings workers down is to be recorded as failed), `lost` (given up),
             `elsewhere` (another run of the output committed it), `workers` (their number changed), `waiting` (for
-            workers), or `stopping` (units in flight are finished first, or left to the next run).
+            workers, or for another run of the output), or `stopping` (units in flight are finished first, or left to
+            the next run).
         unit: the unit; None for the last three.
         report: for `done`.
         reason: for all but `started` and `done`, one line.

@@ -7,9 +7,12 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Set
 from itertools import pairwise
+from operator import itemgetter
 
-from pipeline.commit import Part
+from pipeline.part import Part
 from pipeline.stages.variant import STAGES, Unit, Variant
+
+_STOP = itemgetter(1)
 
 Place = tuple[int, int]
 """The number of a model and split, and that of a stretch of the split: what a worker keeps in memory."""
@@ -51,6 +54,7 @@ class UnitQueue:
 
     Attributes:
         ready: units that could be handed out now.
+        waits: that another run is waited for, in one line, until it was told; else empty.
         lost: units that could not be done, with the reason.
         stranded: units that waited for a lost one.
     """
@@ -71,6 +75,7 @@ class UnitQueue:
         self._held: set[Unit] = set()
         self._ready_but_held: list[Unit] = []
         self.ready = 0
+        self.waits = ""
         self.lost: dict[Unit, str] = {}
         self.stranded: set[Unit] = set()
         left = {path: gaps(committed.get(path, []), variant.total) for path, variant in variants.items()}
@@ -78,13 +83,13 @@ class UnitQueue:
             for read in variant.reads:
                 self._readers[read.variant].append(path)
             self._units[path] = units(variant, committed.get(path, []))
+            # There may be a million units: what is the same for all of a variant is found once.
+            whole = sum(stop - start for read in variant.reads if read.whole for start, stop in left[read.variant])
+            parts = [left[read.variant] for read in variant.reads if not read.whole and left[read.variant]]
             for unit in self._units[path]:
-                missing = sum(
-                    overlap(left[read.variant], 0, variants[read.variant].total)
-                    if read.whole
-                    else overlap(left[read.variant], unit.start, unit.stop)
-                    for read in variant.reads
-                )
+                missing = whole
+                for ranges in parts:
+                    missing += overlap(ranges, unit.start, unit.stop)
                 self._missing[unit] = missing
                 if missing == 0:
                     self._offer(unit)
@@ -256,9 +261,9 @@ class UnitQueue:
 
 def overlap(ranges: list[tuple[int, int]], start: int, stop: int) -> int:
     """Positions of start ≤ p < stop that the ranges hold. The ranges are in order and do not overlap."""
-    total = 0
-    for low, high in ranges[bisect_right(ranges, start, key=lambda pair: pair[1]) :]:
-        if low >= stop:
-            break
+    total, number = 0, bisect_right(ranges, start, key=_STOP)
+    while number < len(ranges) and ranges[number][0] < stop:
+        low, high = ranges[number]
         total += min(high, stop) - max(low, start)
+        number += 1
     return total

@@ -21,6 +21,7 @@ from cluster.metrics import RunMetrics
 from cluster.pool import ActorPool
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
+from cluster.reach import check_listening
 from cluster.security import NO_TOKEN, WRONG_TOKEN, keep_token
 from cluster.training import TrainingPool, check_training_room
 from pipeline.errors import FatalError
@@ -103,7 +104,9 @@ def _ray(profile: Profile) -> Iterator[None]:
                 "object_store_memory": profile.object_store_mb * 2**20,
                 "include_dashboard": False,
             }
-            if not profile.address:
+            if profile.address:
+                check_listening(profile.address)
+            else:
                 keep_token()
             try:
                 ray.init(

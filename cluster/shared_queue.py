@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from cluster.queue import UnitQueue, gaps, overlap
 from pipeline.claim import LOOK_EVERY, Claims, Stretch
-from pipeline.commit import Part
 from pipeline.errors import RetryableError
+from pipeline.part import Part
 from pipeline.stages.variant import Unit, Variant
 
 _WAIT = 0.5  # seconds between looks where there is nothing else to do
@@ -49,6 +49,7 @@ class SharedQueue(UnitQueue):
         self._asked = self._looked = time.monotonic()
         self._look_seconds = 0.0
         self._elsewhere: list[Unit] = []
+        self._told = False
 
     def take(self, worker: object) -> Unit | None:
         """A ready unit for this worker that no other run has claimed, or None while none is."""
@@ -82,6 +83,9 @@ class SharedQueue(UnitQueue):
             return True
         if not self._withheld and not self._claims.neighbours:
             return False
+        if not self._told:
+            self._told = True
+            self.waits = f"another run of this output has what is left, {len(self)} units: waiting for it"
         time.sleep(_WAIT)
         return True
 

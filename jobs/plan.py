@@ -14,9 +14,9 @@ from jobs.check import CheckedJob, LoadIndex
 from jobs.layout import Layout
 from jobs.spec import JobSpec
 from pipeline.claim import Claims
-from pipeline.commit import Part
 from pipeline.contracts import Setting
 from pipeline.data import DatasetConfig, build_index, index_key
+from pipeline.part import Part
 from pipeline.stages.variant import Job, Variant
 from pipeline.store import Output
 

@@ -103,6 +103,7 @@ class Claims:
         self._held: set[Stretch] = set()
         self._wanted: set[Stretch] = set()
         self._neighbours: Sequence[_Neighbour] = ()
+        self._gone: Sequence[str] = ()
         self._looked, self._written = -EXPIRED, clock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
@@ -199,8 +200,9 @@ class Claims:
         # The store's own clock, so that no two machines have to agree on the time.
         now = times.pop(f"{self.run}.json", None) or max(times.values(), default=0.0)
         self.shared = self.shared or bool(times)
-        found = (self._neighbour(name, now - written) for name, written in times.items())
-        self._neighbours = [one for one in found if one is not None]
+        found = {name: self._neighbour(name, now - written) for name, written in times.items()}
+        self._neighbours = [one for one in found.values() if one is not None]
+        self._gone = [name for name, one in found.items() if one is None]
         self._looked = self._clock()
 
     def _neighbour(self, name: str, silent: float) -> _Neighbour | None:
@@ -246,9 +248,8 @@ class Claims:
 
     def _clean(self) -> None:
         """Take away the files of runs that are gone; nobody is there whom they could tell anything."""
-        for name in self._folder.names(CLAIMS):
-            if name != f"{self.run}.json":
-                self._folder.remove(f"{CLAIMS}/{name}")
+        for name in self._gone:
+            self._folder.remove(f"{CLAIMS}/{name}")
 
 
 def _stretches(said: Iterable[Any]) -> tuple[Stretch, ...]:

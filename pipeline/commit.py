@@ -15,7 +15,7 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -26,57 +26,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import FatalError, ShardError
 from pipeline.files import Folder, reading
+from pipeline.part import MARKER_NAME, MARKERS, PART_NAME, Failed, Part, Receipt
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
-MARKERS = "_committed"
-_MARKER_NAME = re.compile(r"^(\d{9})-(\d{9})-([0-9a-f]{16})\.json$")
-_PART_NAME = re.compile(r"part-(\d{9}-\d{9}-[0-9a-f]{16})\.parquet")
-
 FAILURE_SCHEMA = pa.schema(
     [("position", pa.int64()), ("id", pa.string()), ("stage", pa.string()), ("reason", pa.string())]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A sample that a stage could not do, with the reason in one line."""
-
-    position: int
-    id: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Part:
-    """A committed part of a variant: the samples at positions start ≤ p < stop."""
-
-    start: int
-    stop: int
-    hash: str
-
-    @property
-    def file(self) -> str:
-        """Name of the part's file in the variant's folder."""
-        return f"part-{self.start:09d}-{self.stop:09d}-{self.hash}.parquet"
-
-    @property
-    def marker(self) -> str:
-        """Name of the marker's file in the folder `_committed`."""
-        return f"{self.start:09d}-{self.stop:09d}-{self.hash}.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What a marker holds: how many rows and failures a part has, its size and what it took to make."""
-
-    start: int
-    stop: int
-    rows: int
-    failures: int
-    size: int
-    seconds: float
 
 
 class CommitFolder(Folder):
@@ -192,7 +149,7 @@ class CommitFolder(Folder):
     def _markers(self, variant: str) -> Iterator[re.Match[str]]:
         """Start, stop and hash of each marker as text, of one width, so that names sort as the numbers do."""
         for name in sorted(self.names(f"{variant}/{MARKERS}")):
-            if match := _MARKER_NAME.match(name):
+            if match := MARKER_NAME.match(name):
                 yield match
 
     def forget(self, variant: str) -> None:
@@ -256,7 +213,7 @@ class CommitFolder(Folder):
             with reading(self.place(variant)):
                 yield
         except (FileNotFoundError, ShardError) as error:
-            found = _PART_NAME.search(str(error.__cause__ or error))
+            found = PART_NAME.search(str(error.__cause__ or error))
             marker = f"{found[1]}.json" if found else "the marker of the part that is damaged"
             what = "gone" if isinstance(error, FileNotFoundError) else "damaged"
             raise ShardError(

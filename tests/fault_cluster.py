@@ -61,8 +61,10 @@ class Node:
     @property
     def raylet(self) -> psutil.Process:
         """The process that looks after the node's workers."""
-        children = psutil.Process(self._process.pid).children()
-        return next(child for child in children if child.name() == "raylet")
+        for child in psutil.Process(self._process.pid).children():
+            if child.name() == "raylet":
+                return child
+        raise RuntimeError("the node has no raylet any more")
 
     def workers(self, title: str) -> list[psutil.Process]:
         """The node's worker processes whose title holds a text."""
@@ -125,7 +127,11 @@ class SmallCluster:
         self._second = None
 
     def kill_second(self) -> None:
-        """SIGKILL to the second node's raylet; its workers end when they miss it."""
+        """SIGKILL to the second node's raylet; its workers end when they miss it.
+
+        Raises:
+            RuntimeError: it has left before.
+        """
         self.second.raylet.send_signal(signal.SIGKILL)
         self.second.close()
         self._second = None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -18,14 +20,11 @@ from pipeline.models.mnist_cnn import mnist_cnn2
 MARK = (255, 0, 255)
 """Colour of the first pixel of a marked image; digits are grey."""
 
-ROOM = 768 * 2**20
-"""Bytes that a process of the hungry network may still take when its first batch comes."""
-
 APPETITE = 64 * 2**20
-"""Bytes that the hungry network takes for an image: eight fit beside its own work, sixteen do not."""
+"""Bytes that the hungry network takes for an image."""
 
-TRIAL = 3
-"""Images that a network is tried with before a job begins, in the driver as well, which is to stay free."""
+ROOM = 10 * APPETITE
+"""Bytes that it may take beyond what its process has: enough for eight images, not for sixteen."""
 
 
 class Crashing(nn.Module):
@@ -44,30 +43,31 @@ class Crashing(nn.Module):
 
 
 class Hungry(nn.Module):
-    """A digits network that takes memory for each image, more than there is for a marked one.
-
-    The process gets little more than it has from its first batch on: what fails is the allocation itself.
-    """
+    """A digits network that takes memory for each image, which the system refuses beyond some images."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.network = mnist_cnn2(classes)
-        self._limited = False
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) → (N, classes)."""
-        if len(images) <= TRIAL and not self._limited:
-            return self.network(images)  # type: ignore[no-any-return]
-        if not self._limited:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            _, hard = resource.getrlimit(resource.RLIMIT_AS)
-            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, hard))
-            self._limited = True
-        sizes = [2 * ROOM if one else APPETITE for one in marked(images).tolist()]
-        taken = [torch.empty(size, dtype=torch.uint8) for size in sizes]
+        with little_room():
+            taken = [torch.empty(APPETITE, dtype=torch.uint8) for _ in images]
         logits: Tensor = self.network(images)
         del taken
         return logits
+
+
+@contextmanager
+def little_room() -> Iterator[None]:
+    """Inside the block the system gives this process little more memory than it has."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def marked(images: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from cluster.executor import Event
 from cluster.queue import UnitQueue
 from jobs.plan import Plan
-from pipeline.commit import Part, Receipt
 from pipeline.contracts import Cost
 from pipeline.data.digits import Digits
+from pipeline.part import Part, Receipt
 from pipeline.stages.variant import Job, Read, Unit, Variant
 from pipeline.stages.worker import Report
 

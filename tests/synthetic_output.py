@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from pipeline.commit import Failed, constant_column
+from pipeline.commit import constant_column
 from pipeline.data import Dataset, DatasetConfig, ImageFolder, build_index
 from pipeline.noise import Noise
+from pipeline.part import Failed
 from pipeline.stages.column import tensor_array
 from pipeline.stages.evaluate import SCHEMA as SCORES
 from pipeline.stages.predict import SCHEMA as PREDICTIONS

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.data.decode import one_line
 from pipeline.errors import FatalError
 from pipeline.filesystem import open_filesystem, store_error
 from pipeline.suggestion import did_you_mean

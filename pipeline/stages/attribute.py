@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.commit import Failed, constant_column
+from pipeline.commit import constant_column
 from pipeline.contracts import AttributionMethod, Batch, Explanation, SharingMethod
 from pipeline.errors import ShardError
 from pipeline.models import Classifier
+from pipeline.part import Failed
 from pipeline.reduction import reduce_channels
 from pipeline.stages.batches import batches
 from pipeline.stages.calibrate import calibrated_method

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.commit import Failed, constant_column
+from pipeline.commit import constant_column
 from pipeline.contracts import Batch, Context, Metric, Scores
 from pipeline.errors import ShardError
 from pipeline.models import Classifier
 from pipeline.noise import Noise
+from pipeline.part import Failed
 from pipeline.reduction import reduce_channels
 from pipeline.stages.batches import batches
 from pipeline.stages.calibrate import calibrated_method, calibrated_numbers

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pipeline.commit import Failed
 from pipeline.data import Dataset, Failure, Shard
 from pipeline.errors import ShardError
+from pipeline.part import Failed
 from pipeline.stages.unreadable import UNREADABLE
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from pipeline.commit import Failed
+from pipeline.part import Failed
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.stage import Outcome, Surroundings
 from pipeline.stages.variant import Unit, Variant

@@ -9,10 +9,10 @@ from typing import ClassVar, Protocol, TypeVar
 import pyarrow as pa
 import torch
 
-from pipeline.commit import Failed
 from pipeline.models import ALONE, Classifier, Processes
 from pipeline.models.randomise import Randomisation
 from pipeline.noise import Noise
+from pipeline.part import Failed
 from pipeline.stages.image_cache import ImageCache
 from pipeline.stages.image_statistics import ChannelStatistics
 from pipeline.stages.shared_work import SharedResults

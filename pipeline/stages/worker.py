@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from pipeline.commit import Failed, Receipt
 from pipeline.errors import FatalError, ShardError
 from pipeline.models import ALONE, Classifier, Processes, check_classifier, load_classifier
 from pipeline.models.device_memory import is_out_of_memory
 from pipeline.models.randomise import Randomisation, RandomisedModels
 from pipeline.noise import Noise
+from pipeline.part import Failed, Receipt
 from pipeline.stages.attribute import Attribute
 from pipeline.stages.calibrate import Calibrate
 from pipeline.stages.evaluate import Evaluate

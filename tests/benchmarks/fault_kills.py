@@ -17,8 +17,8 @@ from jobs.cli import OK
 Kind = Literal["driver", "actor", "raylet", "supervisor"]
 
 CHANCES: dict[Form, dict[Kind, float]] = {
-    "cluster": {"driver": 0.5, "actor": 0.4, "raylet": 0.1},
-    "submitted": {"supervisor": 0.5, "actor": 0.4, "raylet": 0.1},
+    "cluster": {"driver": 0.4, "actor": 0.5, "raylet": 0.1},
+    "submitted": {"supervisor": 0.4, "actor": 0.5, "raylet": 0.1},
     "alone": {"driver": 1.0},
 }
 NAMES: dict[tuple[Form, Kind], str] = {
@@ -43,7 +43,7 @@ class Kill:
         kind: of what.
         at: when, in seconds since the epoch.
         lost: units in flight that were lost with it.
-        seconds: see `fault_laboratory.Found`; None where nothing was left to be done.
+        seconds: see `fault_finding.Found`; None where nothing was left to be done.
     """
 
     kind: Kind
@@ -106,7 +106,7 @@ class KilledJob:
         if self._draws.random() < EARLY:
             moment = time.time() + float(self._draws.uniform(0, 5))
             return command.wait_until(lambda: time.time() > moment) and command.running
-        count = len(markers(self._output)) + int(self._draws.integers(1, 60))
+        count = len(markers(self._output)) + int(self._draws.integers(1, 40))
         if not command.wait_for_units(self._output, count):
             return False
         time.sleep(float(self._draws.uniform(0, 0.3)))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
 import time
 from contextlib import ExitStack
@@ -21,13 +20,13 @@ from pathlib import Path
 import click
 import numpy as np
 from fault_cluster import SmallCluster
+from fault_finding import Found, table
 from fault_kills import NAMES, KilledJob
-from fault_laboratory import Form, Found, Laboratory, table
+from fault_laboratory import UNDISTURBED, Form, Laboratory
 from fault_output import markers
-from fault_single import bad_images, failing_store, full_disk, signalled, suspended
+from fault_single import single_faults
 
-FORMS: dict[Form, float] = {"cluster": 0.5, "submitted": 0.2, "alone": 0.3}
-REFERENCE = "undisturbed"
+FORMS: dict[Form, float] = {"cluster": 0.45, "submitted": 0.15, "alone": 0.4}
 
 
 def kill_at_random(laboratory: Laboratory, kills: int, seed: int, seconds: float) -> list[Found]:
@@ -37,21 +36,22 @@ def kill_at_random(laboratory: Laboratory, kills: int, seed: int, seconds: float
     while made < kills and time.monotonic() - began < seconds:
         form = list(FORMS)[int(draws.choice(len(FORMS), p=list(FORMS.values())))]
         job = KilledJob(laboratory, f"job-{jobs}", form, draws)
-        job.run(kills - made)
-        difference = laboratory.compare(f"job-{jobs}", REFERENCE)
+        whole = Found("")
+        with whole.once():
+            job.run(kills - made)
+            whole.differences.append(laboratory.compare(f"job-{jobs}"))
         jobs, made = jobs + 1, made + len(job.kills)
         for name in {NAMES[form, kill.kind] for kill in job.kills}:
-            one = found.setdefault(name, Found(name))
+            one = found.setdefault(name, Found(name, again=0))
             struck = [kill for kill in job.kills if NAMES[form, kill.kind] == name]
             one.times += len(struck)
             one.in_flight += [len(kill.lost) for kill in struck]
             one.seconds += [kill.seconds for kill in struck if kill.seconds is not None]
-            one.committed += len(job.again)
-            one.differences.append(difference)
+            one.again = (one.again or 0) + len(job.again)
+            one.differences += whole.differences
+            one.trouble += whole.trouble
         what = ", ".join(f"{kill.kind} −{len(kill.lost)}" for kill in job.kills)
-        told = (
-            "fine" if difference.complete and not difference.changed and not job.again else f"{difference} {job.again}"
-        )
+        told = "fine" if whole.fine and not job.again else f"{whole.facts()} {job.again}"
         click.echo(f"{time.monotonic() - began:.0f} s: job {jobs}, {form}, {made} kills: {what}: {told}", err=True)
     return sorted(found.values(), key=lambda one: list(NAMES.values()).index(one.fault))
 
@@ -78,20 +78,18 @@ def main(
         # Ray keeps sockets in its folder, whose paths must be short.
         ray = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="f", dir="/tmp", ignore_cleanup_errors=True)))
         laboratory = Laboratory(folder, stack.enter_context(SmallCluster(ray)), samples)
-        took = laboratory.undisturbed(laboratory.spec(REFERENCE))
-        units = len(markers(laboratory.output(REFERENCE)))
+        took = laboratory.run_undisturbed(laboratory.spec(UNDISTURBED))
+        units = len(markers(laboratory.output(UNDISTURBED)))
         click.echo(f"{os.cpu_count()} cores; undisturbed: {units} units of {samples} images, {took:.1f} s", err=True)
         found = kill_at_random(laboratory, kills, seed, seconds)
         if single:
-            found += [signalled(laboratory, REFERENCE, one) for one in (signal.SIGTERM, signal.SIGINT)]
-            found += [suspended(laboratory, REFERENCE, stopped), full_disk(laboratory, REFERENCE)]
-            found += [failing_store(laboratory, REFERENCE), *bad_images(laboratory)]
+            found += single_faults(laboratory, stopped)
     text = table(found)
     click.echo(text)
     if markdown:
         markdown.write_text(text + "\n")
     if as_json:
-        as_json.write_text(json.dumps([one.as_dict() for one in found], indent=1))
+        as_json.write_text(json.dumps([one.facts() for one in found], indent=1))
     raise SystemExit(not all(one.fine for one in found))
 
 

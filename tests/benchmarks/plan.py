@@ -34,13 +34,13 @@ from jobs.prepare import prepare
 from jobs.profile import load_profile
 from jobs.progress import Progress
 from jobs.spec import JobSpec, load_spec
-from pipeline.commit import MARKERS, Part, Receipt
+from pipeline.part import MARKERS, Part, Receipt
 from pipeline.stages.variant import Job
 from pipeline.stages.worker import Worker
 from pipeline.store import open_output
 
 IMAGES = 1_281_167
-GOALS = {"plan": (10.0, 1500.0), "resume": (15.0, 1500.0)}
+GOALS = {"plan": "goal 10 s, 1,500 MB", "resume": "goal 15 s"}
 METHODS = [
     "random", "gradient", "gradient_x_input", "integrated_gradients", "smoothgrad", "smoothgrad_squared", "deeplift",
     "lrp_epsilon", "grad_cam", "guided_backprop", "guided_grad_cam", "rectgrad", "agi", "dynamic_ablation",
@@ -124,9 +124,7 @@ def measure(step: str, spec: JobSpec, profile: Profile) -> None:
     seconds, used = time.perf_counter() - began, time.process_time() - used
     # Of the whole process, in kB on Linux.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    goal, most = GOALS[step]
-    print(f"{step}{units}: {seconds:.1f} s (goal {goal:g}), of which {used:.1f} s computing; ", end="")
-    print(f"at most {peak:,.0f} MB (goal {most:,.0f})", flush=True)
+    print(f"{step}{units}: {seconds:.1f} s, {used:.1f} s of a core, {peak:,.0f} MB at most ({GOALS[step]})", flush=True)
 
 
 def main() -> None:

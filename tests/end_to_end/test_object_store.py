@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -10,19 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from object_store import ObjectStore, object_store
+from PIL import Image
 
 from jobs.cli import MISTAKE, OK, STOPPED, main
 from pipeline import filesystem
 from pipeline.claim import CLAIMS, Claims, Stretch
-from pipeline.commit import MARKERS
 from pipeline.data import Dataset, build_index
 from pipeline.data.digits import Digits
+from pipeline.data.parquet import Parquet
 from pipeline.errors import FatalError, RetryableError
+from pipeline.models import read_weights
+from pipeline.models.weights import weights_bytes
+from pipeline.part import MARKERS
 from pipeline.stages.worker import Worker
 from pipeline.store import Output, open_output
 
@@ -124,7 +132,7 @@ def test_a_job_in_a_bucket_takes_few_calls_and_is_read_like_one_on_a_disk(
 
     assert_same(disk, open_output(address))
     assert main(["compare", disk.uri, address]) == OK
-    assert main(["history", address, "--page"]) == OK and main(["report", address]) == OK
+    assert main(["status", address]) == OK and main(["history", address, "--page"]) == OK
     assert f"{address}/report/history.html" in capsys.readouterr().out.splitlines()
     sample = Dataset(Digits(), build_index(Digits()), 0).ids(0, 1)[0]
     assert main(["show", address, "--sample", sample, "--save", "sample.png"]) == OK
@@ -172,6 +180,7 @@ def test_calls_are_tried_again_however_often_that_was_necessary_before(store: Ob
     assert sum(one.answer in (0, 500, 503) for one in store.requests) > 110
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_goes_on_and_fresh_takes_it_away_by_prefix(
     store: ObjectStore,
     disk: Output,
@@ -272,3 +281,27 @@ def test_an_address_with_options_names_its_files_without_them(store: ObjectStore
     assert output.uri == address and output.place("report/index.html") == f"{bucket}/out/report/index.html"
     with pytest.raises(FatalError, match="no option 'regoin'; did you mean 'region'"):
         open_output(f"{bucket}/out?regoin=us-east-1")
+
+
+def test_images_and_weights_are_read_from_a_bucket(store: ObjectStore, tmp_path: Path) -> None:
+    bucket = store.bucket("data")
+    files, _ = filesystem.open_filesystem(bucket)
+    images = []
+    for value in (0, 200):
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8), (value, value, value)).save(content, "PNG")
+        images.append({"bytes": content.getvalue(), "path": None})
+    pq.write_table(pa.table({"image": images, "label": [0, 1]}), "data/images/a.parquet", filesystem=files)
+    config = Parquet(path=f"{bucket}/images")
+    shard = Dataset(config, build_index(config), 0).load([1, 0])
+    assert shard.images[:, 0, 0, 0].tolist() == [200, 0] and not shard.failures
+    with files.open_output_stream("data/model.safetensors") as stream:
+        stream.write(weights_bytes({"layer.weight": torch.ones(2)}, {"architecture": "mine"}))
+    assert read_weights(f"{bucket}/model.safetensors").state["layer.weight"].tolist() == [1.0, 1.0]
+    with pytest.raises(FatalError, match=r"s3://data/none\.safetensors: no such file"):
+        read_weights(f"{bucket}/none.safetensors")
+    store.refusal = "403 AccessDenied"
+    with pytest.raises(FatalError, match=r"s3://data/model\.safetensors: access is denied"):
+        read_weights(f"{bucket}/model.safetensors")
+    with pytest.raises(FatalError, match="s3://data/images: access is denied"):
+        build_index(config)

@@ -13,9 +13,9 @@ from cluster.drive import NODES_LOST, drive
 from cluster.executor import Event
 from cluster.isolation import LAST_TRIES
 from cluster.queue import UnitQueue
-from pipeline.commit import Receipt
 from pipeline.contracts import Cost
 from pipeline.errors import FatalError, RetryableError, ShardError
+from pipeline.part import Receipt
 from pipeline.stages.unreadable import UNREADABLE
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 from pipeline.stages.worker import Report

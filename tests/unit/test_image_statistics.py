@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.commit import Failed
 from pipeline.contracts import Cost
 from pipeline.errors import ShardError
+from pipeline.part import Failed
 from pipeline.stages.image_cache import Samples
 from pipeline.stages.image_statistics import channel_statistics, labelled_positions
 from pipeline.stages.statistics import Statistics

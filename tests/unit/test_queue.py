@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.queue import UnitQueue, gaps, units
-from pipeline.commit import Part
 from pipeline.contracts import Cost
+from pipeline.part import Part
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 
 

@@ -15,9 +15,9 @@ import pytest
 from cluster import shared_queue
 from cluster.shared_queue import SharedQueue
 from pipeline.claim import Claims
-from pipeline.commit import Part
 from pipeline.contracts import Cost
 from pipeline.noise import Noise
+from pipeline.part import Part
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 from pipeline.store import Output, open_output
 
@@ -175,3 +175,15 @@ def test_what_a_run_has_in_hand_is_told_of_by_its_worker_alone(output: Output, r
     store.commit(unit)
     first.wait_for_others()
     assert first.from_elsewhere() == [] and len(first) == sum(len(first.remaining(path)) for path in chain())
+
+
+def test_that_another_run_is_waited_for_is_told_once(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first = begin(runs, output, store, chain(size=16))
+    unit = first.take("worker")
+    assert unit == Unit("p", 0, 32), "all of the job is one stretch"
+    second = begin(runs, output, store, chain(size=16))
+    assert second.take("worker") is None and second.wait_for_others()
+    assert "another run of this output has what is left" in second.waits
+    second.waits = ""
+    assert second.wait_for_others() and second.waits == ""

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commit import MARKERS, Failed, Part
 from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.filesystem import file_address
 from pipeline.noise import Noise
+from pipeline.part import MARKERS, Failed, Part
 from pipeline.store import Output, open_output
 
 VARIANT = "scores/model=m/method=a/metric=b-0123"

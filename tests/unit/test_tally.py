@@ -10,7 +10,7 @@ from small_plan import ATTRIBUTE, PREDICT, done, small_plan, started
 from cluster.executor import Event
 from jobs.status import StageProgress
 from jobs.tally import RECENT, Tally
-from pipeline.commit import Part
+from pipeline.part import Part
 from pipeline.stages.variant import Unit
 
 
