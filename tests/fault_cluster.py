@@ -37,6 +37,7 @@ class Node:
     """
 
     def __init__(self, words: Sequence[str], log: Path) -> None:
+        path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         for _ in range(TRIALS):
             # Zero lets the system choose the workers' ports: two nodes of one machine would take the same ones.
             common = ["--block", "--disable-usage-stats", "--num-cpus=1", "--num-gpus=0", "--min-worker-port=0",
@@ -48,7 +49,8 @@ class Node:
                     stdin=subprocess.DEVNULL,
                     stdout=printed,
                     stderr=subprocess.STDOUT,
-                    env={**os.environ, "RAY_AUTH_MODE": "token"},
+                    # Workers find the networks of `fault_network`, as a user's own have to be found on each node.
+                    env={**os.environ, "RAY_AUTH_MODE": "token", "PYTHONPATH": os.pathsep.join(path)},
                     start_new_session=True,
                 )
             while self._process.poll() is None:
