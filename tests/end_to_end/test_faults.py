@@ -73,7 +73,8 @@ def test_a_job_that_was_stopped_twice_ends_as_if_it_had_not_been(tmp_path: Path,
         assert running.wait_for_units(output, len(seen) + 2)
         running.signal(number)
         assert running.end() == code, running.errors
-        assert "Go on with the same command" in running.errors and "Traceback" not in running.errors
+        assert "Go on with the same command" in running.errors and command[1] in running.errors
+        assert "Traceback" not in running.errors and open_output(output).run()["status"] == "stopped"
         assert not seen or kept(seen, output)
         seen = markers(output)
     assert main(command) == OK

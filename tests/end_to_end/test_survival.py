@@ -114,20 +114,13 @@ def test_ray_gives_what_the_local_executor_gives_and_survives_a_killed_actor(
 RAY = {"executor": "ray", "workers": 2, "cpus_per_worker": 0.5, "object_store_mb": 100}
 
 
-@pytest.mark.parametrize(
-    "executor", [pytest.param({"executor": "local"}, id="local"), pytest.param(RAY, id="ray", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, STOPPED)])
-def test_a_stop_says_how_to_go_on(
-    write_spec: Write,
-    write_profile: Write,
-    tmp_path: Path,
-    number: signal.Signals,
-    code: int,
-    executor: dict[str, object],
+def test_a_stop_on_ray_says_how_to_go_on(
+    write_spec: Write, write_profile: Write, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     spec = write_spec(dataset={"source": "digits"})
-    process = start(spec, write_profile(unit_passes=2, **executor), tmp_path)
+    process = start(spec, write_profile(unit_passes=2, **RAY), tmp_path)
     wait_for_markers(process, tmp_path / "out", 3)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
