@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ray
 import torch
@@ -31,7 +31,7 @@ class UnitActor:
 
     def __init__(self, job: Job, cpus: float) -> None:
         torch.set_num_threads(max(1, round(cpus)))
-        self._job = job
+        self._job, self._cpus = job, cpus
         self._worker: Worker | None = None
         self._opening = threading.Lock()
         self._log = WorkerLog(job)
@@ -43,7 +43,7 @@ class UnitActor:
         with self._opening:
             if self._worker is None and code_digest() == self._job.code:
                 device = "cuda" if context.get_accelerator_ids().get("GPU") else "cpu"
-                self._worker = Worker(self._job, device)
+                self._worker = Worker(on_this_node(self._job, self._cpus, device), device)
         return Introduction(code_digest(), code_place(), context.get_node_id())
 
     def run(self, order: Order) -> Report | None:
@@ -61,6 +61,14 @@ class UnitActor:
             raise
         self._metrics.note_memory()
         return report
+
+
+def on_this_node(job: Job, cpus: float, device: str | torch.device) -> Job:
+    """The job with the share of its node's memory that a worker may count on: that of its cores, without a GPU."""
+    if torch.device(device).type != "cpu":
+        return job
+    share = min(1.0, cpus / (os.cpu_count() or 1))
+    return replace(job, options=replace(job.options, device_share=share))
 
 
 def _carried_out(worker: Worker, order: Order) -> Report | None:

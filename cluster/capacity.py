@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import ray
+from ray._private.state import available_resources_per_node
 
 from cluster.need import Need, said
 from cluster.profile import Profile
@@ -17,6 +18,11 @@ SETTLING_SECONDS = 5.0
 def room(need: Need) -> int:
     """Workers that the nodes hold that are there now, whoever uses them."""
     return sum(need.fits(node["Resources"]) for node in ray.nodes() if node["Alive"])
+
+
+def free_room(need: Need) -> int:
+    """Workers that the nodes hold beside what others use of them; a worker needs all of its cores on one node."""
+    return sum(map(need.fits, available_resources_per_node().values()))
 
 
 def check_room(profile: Profile, least: int) -> None:
@@ -38,7 +44,7 @@ def check_room(profile: Profile, least: int) -> None:
             f"the profile asks for {_workers(least)} of {need}; the cluster has room for {held} ({_nodes()}: "
             f"{said(ray.cluster_resources())}). {_MEND}"
         )
-    while (free := need.fits(ray.available_resources())) < least:
+    while (free := free_room(need)) < least:
         if time.monotonic() > until:
             raise FatalError(
                 f"the profile asks for {_workers(least)} of {need}; of the cluster's {said(ray.cluster_resources())} "

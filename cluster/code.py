@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pipeline
 
+ROOMS = ("pipeline", "cluster", "jobs")
+"""The packages of the program, side by side."""
+
 
 @cache
 def code_digest() -> str:
-    """Hash of every Python file of `pipeline` and `cluster`, 16 hexadecimal digits."""
+    """Hash of every Python file of `pipeline`, `cluster` and `jobs`, 16 hexadecimal digits."""
     found = hashlib.sha256()
-    for room in (Path(pipeline.__file__).parent, Path(__file__).parent):
+    place = Path(pipeline.__file__).parent.parent
+    for room in (place / name for name in ROOMS):
         for file in sorted(room.rglob("*.py")):
             found.update(f"{room.name}/{file.relative_to(room).as_posix()}\0".encode())
             found.update(file.read_bytes())

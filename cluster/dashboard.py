@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
@@ -112,7 +113,10 @@ def asking(address: str) -> Iterator[None]:
         raise RetryableError(f"{address}: the cluster does not answer: {_cause(error)}") from error
     except RuntimeError as error:
         told = " ".join(str(error).split())
-        raise FatalError(f"{address}: {told}") from error
+        # Ray's client has one class for all answers: of a server in trouble, or of what stands before it, another
+        # attempt may do.
+        kind = RetryableError if re.match(r"Request failed with status code 5\d\d", told) else FatalError
+        raise kind(f"{address}: {told}") from error
 
 
 @contextmanager

@@ -48,6 +48,8 @@ class Desk:
 
     def note_workers(self) -> None:
         """See who came and who went, and tell of a change in their number."""
+        if trouble := self._pool.trouble():
+            self._watch(Event("waiting", reason=trouble))
         there, asked = set(self._pool.workers()), self._pool.asked()
         for worker in self._there - there:
             self._queue.leave(worker)
@@ -67,6 +69,8 @@ class Desk:
 
     def _hand_round(self) -> None:
         workers = [worker for worker in self._pool.workers() if worker not in self._alone]
+        # Another run may have committed some meanwhile.
+        self.suspects = [order for order in self.suspects if self._queue.is_left(order.unit)]
         if self.suspects and workers:
             # One worker gets nothing new until it is idle, and then a suspect.
             emptiest = min(workers, key=lambda worker: self.busy[worker])

@@ -87,7 +87,9 @@ class _Settlement:
         """Note an attempt's end, and see to what is to be done about it."""
         order, error = attempt.order, attempt.error
         unit = order.unit
-        if error is None and order.task == "look":
+        if error is not None and not isinstance(error, FatalError) and not self._queue.is_left(unit):
+            self._tell("dropped", attempt, "another run has committed it meanwhile")
+        elif error is None and order.task == "look":
             self._carry_out(attempt, self._isolation.after_look(unit))
         elif error is None:
             self._queue.done(unit)

@@ -12,7 +12,7 @@ from pipeline.stages.variant import Job, Unit
 from pipeline.stages.worker import Report
 
 EventKind = Literal[
-    "started", "done", "again", "split", "isolated", "lost", "elsewhere", "workers", "waiting", "stopping"
+    "started", "done", "again", "split", "isolated", "lost", "dropped", "elsewhere", "workers", "waiting", "stopping"
 ]
 
 
@@ -23,9 +23,10 @@ class Event:
     Attributes:
         kind: `started`, `done`, `again` (the attempt failed, another follows), `split` (in two units that are tried
             alone), `isolated` (a sample that brings workers down is to be recorded as failed), `lost` (given up),
-            `elsewhere` (another run of the output committed it), `workers` (their number changed), `waiting` (for
-            workers, or for another run of the output), or `stopping` (units in flight are finished first, or left to
-            the next run).
+            `dropped` (the attempt failed, and another run has committed the unit), `elsewhere` (another run of the
+            output committed it), `workers` (their number changed), `waiting` (for workers, or for another run of the
+            output; also why a worker did not come), or `stopping` (units in flight are finished first, or left to the
+            next run).
         unit: the unit; None for the last three.
         report: for `done`.
         reason: for all but `started` and `done`, one line.
@@ -57,6 +58,7 @@ class Executor(Protocol):
 
         Raises:
             FatalError: the job cannot go on; what is committed stays.
+            RetryableError: nor can it, as things are: its workers or its cluster have gone.
         """
         ...
 
@@ -76,12 +78,20 @@ class Pool(Protocol):
         """Ask for more workers, or give idle ones back, where `useful` is how many would have something to do."""
         ...
 
+    def trouble(self) -> str:
+        """Why a worker that was asked for did not come, in one line, once; else empty."""
+        ...
+
     def start(self, worker: Hashable, order: Order) -> None:
         """Hand an order to a worker, without waiting."""
         ...
 
     def wait(self) -> Iterable[Attempt]:
-        """Attempts that ended; waits for the first, for a second at most."""
+        """Attempts that ended; waits for the first, for a second at most.
+
+        Raises:
+            FatalError, RetryableError: the job cannot go on.
+        """
         ...
 
     def end(self, worker: Hashable, reason: str) -> None:

@@ -54,6 +54,9 @@ class _Threads:
     def adapt(self, useful: int) -> None:
         """There is this process and no other."""
 
+    def trouble(self) -> str:
+        return ""
+
     def start(self, worker: Hashable, order: Order) -> None:
         self._running[self._threads.submit(self._worker.run, order.unit)] = order
 

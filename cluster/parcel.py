@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.code import code_digest, code_place
+from cluster.code import ROOMS, code_digest, code_place
 
 START_FILE = "heatline.sh"
 FACTS_FILE = "submission.json"
 _LONGEST_NAME = 100
-_ROOMS = ("pipeline", "cluster", "jobs")
 
 _START = """\
 # Written by heatline submit: runs the program that came along, with the first Python here that has what it needs.
@@ -102,7 +101,7 @@ def pack(parcel: Parcel, identifier: str, folder: Path) -> Packed:
     (working / FACTS_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     start = _START.format(pythons=shlex.join(parcel.pythons), module=parcel.module)
     (working / START_FILE).write_text(start, encoding="utf-8")
-    rooms = tuple(folder / room for room in _ROOMS)
+    rooms = tuple(folder / room for room in ROOMS)
     source = Path(code_place()).parent
     for room in rooms:
         shutil.copytree(source / room.name, room, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -25,6 +26,7 @@ from cluster.code import code_digest, code_place
 from cluster.memory import KEEP_FREED_MEMORY
 from cluster.need import Need
 from cluster.profile import Profile
+from cluster.reach import Head
 from pipeline.errors import FatalError, RetryableError
 from pipeline.stages.variant import Job
 
@@ -32,6 +34,9 @@ START_SECONDS = 180.0  # an actor that has its resources is up by then
 IDLE_SECONDS = 60.0  # workers without work for so long are given back
 ROOM_SECONDS = 5.0  # between looks at how much the cluster holds
 FALSE_STARTS = 3  # workers that die one after the other while they start
+REST_SECONDS = 60.0  # at most, after a worker did not start, until another one is asked for
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,9 @@ class ActorPool:
         self._fates: dict[int, Callable[[], RetryableError]] = {}
         self._numbers = 0
         self._false_starts = 0
+        self._rest_until = float("-inf")
+        self._trouble = ""
+        self._head = Head(ray.get_runtime_context().gcs_address)
         self._room = (float("-inf"), 0)
         self._surplus_since: float | None = None
         self._empty_since: float | None = time.monotonic()
@@ -94,7 +102,8 @@ class ActorPool:
             waiting: is told in one line what is waited for, where that takes longer than a start.
 
         Raises:
-            FatalError: they do not come, or one does not start.
+            FatalError: none can start.
+            RetryableError: they do not come.
         """
         began, told = time.monotonic(), False
         while len(self._up) < self._least:
@@ -103,7 +112,8 @@ class ActorPool:
                 raise RuntimeError("nothing was handed out yet")
             waited = time.monotonic() - began
             if waited > START_SECONDS + self._profile.wait_s:
-                raise FatalError(f"workers did not come within {waited:.0f} s: {shortage(self._profile, self._least)}")
+                short = shortage(self._profile, self._least)
+                raise RetryableError(f"workers did not come within {waited:.0f} s: {short}")
             if self._profile.wait_s and not told and room(Need.of(self._profile)) < self._least:
                 told = True
                 waiting(f"waiting up to {self._profile.wait_s:g} s: {shortage(self._profile, self._least)}")
@@ -120,17 +130,22 @@ class ActorPool:
         """See `Pool`."""
         most = self._profile.most_workers or self._room_now()
         wanted, size = max(self._least, min(useful, most)), len(self._up) + len(self._coming)
-        for _ in range(wanted - size):
+        now = time.monotonic()
+        for _ in range(wanted - size if now >= self._rest_until else 0):
             self._ask()
         if size <= wanted:
             self._surplus_since = None
             return
-        now = time.monotonic()
         self._surplus_since = now if self._surplus_since is None else self._surplus_since
         # Not at once: the next stage of the job may have work for them, and to start one takes a while.
         if now - self._surplus_since >= IDLE_SECONDS:
             self._surplus_since = None
             self._give_back(size - wanted)
+
+    def trouble(self) -> str:
+        """See `Pool`."""
+        told, self._trouble = self._trouble, ""
+        return told
 
     def start(self, worker: Hashable, order: Order) -> None:
         """See `Pool`."""
@@ -140,6 +155,7 @@ class ActorPool:
     def wait(self) -> Iterable[Attempt]:
         """See `Pool`."""
         self._check_patience()
+        self._head.check()
         if not (handles := [*self._running, *self._coming]):
             return
         done, _ = ray.wait(handles, num_returns=1, timeout=1.0)
@@ -155,7 +171,7 @@ class ActorPool:
             except (RayActorError, OutOfMemoryError) as error:
                 yield Attempt(number, order, None, self._fate(number, error))
             except RayError as error:
-                yield Attempt(number, order, None, RetryableError(_one_line(error)))
+                yield Attempt(number, order, None, RetryableError(_last_line(error)))
 
     def end(self, worker: Hashable, reason: str) -> None:
         """See `Pool`."""
@@ -165,6 +181,8 @@ class ActorPool:
 
     def stop(self) -> None:
         """End all workers; units in flight are lost, and will be done by the next run."""
+        if self._head.is_gone:
+            return  # nobody is there who could end them, and to ask would take longer than this process has to live
         for actor in [*(member.actor for member in self._up.values()), *(actor for _, actor in self._coming.values())]:
             ray.kill(actor)
         self._up, self._coming, self._running = {}, {}, {}
@@ -183,16 +201,31 @@ class ActorPool:
         except RayTaskError as error:
             if isinstance(error.cause, FatalError):
                 raise error.cause from error
-            raise FatalError(f"a worker did not start: {error.cause}") from error
+            self._note_false_start(" ".join(str(error.cause).split()), error)
+            ray.kill(actor)
+            return
         except RayError as error:
-            self._false_starts += not isinstance(error, ActorUnavailableError)
-            if self._false_starts > FALSE_STARTS:
-                raise FatalError(f"workers die while they start: {_one_line(error)}") from error
+            if not isinstance(error, ActorUnavailableError):
+                self._note_false_start(_last_line(error), error)
             ray.kill(actor)
             return
         _check_code(introduction.code, introduction.place)
         self._up[number] = _Member(actor, introduction.node)
         self._false_starts, self._empty_since = 0, None
+
+    def _note_false_start(self, reason: str, error: RayError) -> None:
+        """A worker did not start: where there are others the job goes on, and asks again after a while.
+
+        Raises:
+            FatalError: no worker is up, and the next one will not start either.
+        """
+        self._false_starts += 1
+        hopeless = isinstance(error, RayActorError) and error.actor_init_failed
+        if not self._up and (hopeless or self._false_starts > FALSE_STARTS):
+            raise FatalError(f"workers do not start: {reason}") from error
+        self._trouble = f"a worker did not start: {reason}"
+        if self._up:
+            self._rest_until = time.monotonic() + min(REST_SECONDS, 2.0**self._false_starts)
 
     def _fate(self, number: int, error: RayError) -> RetryableError:
         """What a worker's end was; the same for each of its units."""
@@ -231,7 +264,7 @@ class ActorPool:
         self._empty_since = now if self._empty_since is None else self._empty_since
         if now - self._empty_since > START_SECONDS + self._profile.wait_s:
             waited = f"no worker is left, and none came within {now - self._empty_since:.0f} s"
-            raise FatalError(f"{waited}: {shortage(self._profile, 1)}")
+            raise RetryableError(f"{waited}: {shortage(self._profile, 1)}")
 
 
 def _fate_of(member: _Member, error: RayError) -> Callable[[], RetryableError]:
@@ -260,5 +293,7 @@ def _check_code(digest: str, place: str) -> None:
         )
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _last_line(error: BaseException) -> str:
+    """What an error of Ray comes down to: it quotes a traceback, coloured, whose last line says what was raised."""
+    lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
@@ -106,6 +105,5 @@ class Profile(Config):
 
     def options(self) -> WorkOptions:
         """The part of the profile that workers need."""
-        cores = max(os.cpu_count() or 1, 1)
-        share = self.gpus_per_worker or (self.cpus_per_worker / cores if self.executor == "ray" else 1.0)
-        return WorkOptions(self.rows, self.decode_threads, self.cache_mb * 2**20, min(share, 1.0))
+        share = min(self.gpus_per_worker or 1.0, 1.0)
+        return WorkOptions(self.rows, self.decode_threads, self.cache_mb * 2**20, share)

@@ -24,7 +24,7 @@ from cluster.queue import UnitQueue
 from cluster.reach import check_listening
 from cluster.security import NO_TOKEN, WRONG_TOKEN, keep_token
 from cluster.training import TrainingPool, check_training_room
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 from pipeline.stages.variant import Job
 
 
@@ -75,6 +75,16 @@ class RayExecutor:
             pool.stop()
 
 
+def _unreachable(address: str | None, error: Exception) -> FatalError | RetryableError:
+    """What it means that Ray cannot be reached, or does not start."""
+    trouble = " ".join(str(error).split())
+    if address is None:
+        # Of no narrower class where a node does not start in its time, as on a machine with much other work.
+        return RetryableError(f"Ray does not start on this machine: {trouble}")
+    refused = f"; or {WRONG_TOKEN}" if isinstance(error, ConnectionError) else ""
+    return FatalError(f"Ray at {address} cannot be reached: {trouble}{refused}")
+
+
 @contextlib.contextmanager
 def _telling_of_a_stop(watch: Watch) -> Iterator[None]:
     try:
@@ -115,13 +125,15 @@ def _ray(profile: Profile) -> Iterator[None]:
                     logging_level=logging.ERROR,
                     **({} if profile.address else local),
                 )
+            except SystemExit:
+                # SIGTERM came while Ray's own handler, which exits, stood in the place of the caller's.
+                if callable(on_stop):
+                    on_stop(signal.SIGTERM, None)
+                raise
             except AuthenticationError as error:
                 raise FatalError(f"Ray at {profile.address or 'this machine'}: {NO_TOKEN}") from error
             except Exception as error:
-                # Of no narrower class where a node does not start in its time, as on a machine with much other work.
-                refused = f"; or {WRONG_TOKEN}" if profile.address and isinstance(error, ConnectionError) else ""
-                where, trouble = profile.address or "this machine", " ".join(str(error).split())
-                raise FatalError(f"Ray at {where} cannot be reached: {trouble}{refused}") from error
+                raise _unreachable(profile.address, error) from error
             if threading.current_thread() is threading.main_thread():
                 # Ray has put its own handler, which prints a stack and exits; the caller's says how to go on.
                 signal.signal(signal.SIGTERM, on_stop)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
-from cluster.queue import UnitQueue, gaps, overlap
+import numpy as np
+
+from cluster.queue import Place, UnitQueue
+from cluster.unit_table import gaps
 from pipeline.claim import LOOK_EVERY, Claims, Stretch
 from pipeline.errors import RetryableError
 from pipeline.part import Part
@@ -20,11 +21,12 @@ Look = Callable[[Iterable[str]], Mapping[str, list[Part]]]
 
 
 class SharedQueue(UnitQueue):
-    """Claims a stretch of the data set before the first of its units is handed out.
+    """Claims a place before the first of its units is handed out.
 
-    A stretch is what one worker keeps in memory: some thousand samples of one model, with all their units. What another
-    run has claimed is set aside, and looked at again until it is committed or free. Without another run this costs
-    three calls to the store a stretch.
+    A place is what one worker keeps in memory: some thousand samples of one model, with all their units, or one
+    training of a benchmark. What another run has claimed is withheld, and asked for again until it is committed or
+    free. Without another run this costs three calls to the store a place. Superpixels are claimed with the samples of
+    the spec's first model: runs whose specs name the models in another order may make them twice.
     """
 
     def __init__(
@@ -39,13 +41,7 @@ class SharedQueue(UnitQueue):
         """
         super().__init__(variants, committed)
         self._claims, self._look = claims, look
-        predictions = {(v.model, v.split): v.path for v in variants.values() if v.stage == "predict"}
-        self._subject = {v.path: predictions.get((v.model, v.split), v.path) for v in variants.values()}
-        self._of_subject: dict[str, list[str]] = defaultdict(list)
-        for path, subject in self._subject.items():
-            if variants[path].stage != "retrain":
-                self._of_subject[subject].append(path)
-        self._withheld: dict[Stretch, list[Unit]] = defaultdict(list)
+        self._withheld: set[Place] = set()
         self._asked = self._looked = time.monotonic()
         self._look_seconds = 0.0
         self._elsewhere: list[Unit] = []
@@ -53,23 +49,11 @@ class SharedQueue(UnitQueue):
 
     def take(self, worker: object) -> Unit | None:
         """A ready unit for this worker that no other run has claimed, or None while none is."""
-        self._ask_again()
-        while (unit := super().take(worker)) is not None:
-            stretch = self._stretch_of(unit)
-            if not self._enter(stretch):
-                self._withheld[stretch].append(unit)
-            elif unit in self._missing:
-                return unit
-        return None
-
-    def done(self, unit: Unit) -> None:
-        """A unit was committed; what waited for it may become ready."""
-        if unit not in self._missing:
-            return  # another run had it as well, and was told of first
-        super().done(unit)
-        stretch = self._stretch_of(unit)
-        if not self._left(stretch):
-            self._claims.give_back(stretch)
+        if self._withheld and time.monotonic() - self._asked >= LOOK_EVERY:
+            self._look_around()
+            self._withheld.clear()
+            self._asked = time.monotonic()
+        return super().take(worker)
 
     def from_elsewhere(self) -> list[Unit]:
         """Units that other runs have committed, those that were told of before left out."""
@@ -83,75 +67,71 @@ class SharedQueue(UnitQueue):
             return True
         if not self._withheld and not self._claims.neighbours:
             return False
+        # Who has nothing to do holds nothing: else two runs could wait for what the other holds.
+        self._claims.give_all_back()
         if not self._told:
             self._told = True
             self.waits = f"another run of this output has what is left, {len(self)} units: waiting for it"
         time.sleep(_WAIT)
         return True
 
-    def _stretch_of(self, unit: Unit) -> Stretch:
-        """What has to be claimed for a unit: its stretch of samples; of a benchmark, the one training."""
-        if self._variants[unit.variant].stage == "retrain":
-            return Stretch(unit.variant, unit.start, unit.stop)
-        number = unit.start // self._stretch
-        return Stretch(self._subject[unit.variant], number * self._stretch, (number + 1) * self._stretch)
+    def _is_free(self, place: Place) -> bool:
+        return super()._is_free(place) and place not in self._withheld
 
-    def _paths(self, stretch: Stretch) -> list[str]:
-        return self._of_subject.get(stretch.subject) or [stretch.subject]
-
-    def _enter(self, stretch: Stretch) -> bool:
-        """Whether the stretch is this run's, claimed now where it was nobody's."""
+    def _enter(self, place: Place) -> bool:
+        """Whether the place is this run's and has units yet, claimed now where it was nobody's."""
+        if not self._ready[place] or not super()._enter(place):
+            return False
+        stretch = self._stretch_of(place)
         if self._claims.holds(stretch):
             return True
-        if not self._claims.take(stretch):
-            return False
-        if self._claims.shared:
-            # Only now can nobody else commit anything of it any more.
-            self._take_in(self._paths(stretch), stretch)
-        return True
+        taken = self._claims.take(stretch)
+        # Only now can nobody else commit anything of it any more.
+        if taken and self._claims.shared and not self._take_in(self._of_subject[place[0]], place):
+            self._claims.give_back(stretch)
+            taken = False
+        if not taken:
+            self._withheld.add(place)
+        return taken and bool(self._ready[place])
 
-    def _ask_again(self) -> None:
-        """Whether what others had claimed is free by now."""
-        if not self._withheld or time.monotonic() - self._asked < LOOK_EVERY:
-            return
-        self._look_around()
-        for stretch in list(self._withheld):
-            if self._enter(stretch):
-                for unit in self._withheld.pop(stretch):
-                    if unit in self._missing:
-                        self._offer(unit)
-        self._asked = time.monotonic()
+    def _close(self, unit: Unit) -> bool:
+        closed, place = super()._close(unit), self._place_of(unit)
+        if closed and not self._open[place]:
+            self._claims.give_back(self._stretch_of(place))
+        return closed
+
+    def _stretch_of(self, place: Place) -> Stretch:
+        """What has to be claimed for a place, which is the same for every job that has some of its units."""
+        subject, number = place
+        paths = self._of_subject[subject]
+        name = next((path for path in paths if self._variants[path].stage == "predict"), paths[-1])
+        return Stretch(name, number * self._stretch, (number + 1) * self._stretch)
 
     def _look_around(self) -> None:
         """Take in what others have committed; units here may wait for it."""
         if not self._claims.shared or time.monotonic() - self._looked < max(LOOK_EVERY, self._look_seconds / _SHARE):
             return
         began = time.monotonic()
-        self._take_in({unit.variant for unit in self._missing})
+        self._take_in([path for path, table in self._tables.items() if table.open.any()])
         self._looked = time.monotonic()
         self._look_seconds = self._looked - began
 
-    def _take_in(self, paths: Iterable[str], stretch: Stretch | None = None) -> None:
-        """Count units as done that are committed by now: those of a stretch, or all that no stretch in hand has."""
+    def _take_in(self, paths: Iterable[str], place: Place | None = None) -> bool:
+        """Count units as done that are committed by now: those of a place, or all of which this run has no claim.
+
+        Returns:
+            Whether that could be seen; else the next look may tell.
+        """
         try:
             committed = self._look(paths)
         except RetryableError:
-            return  # the next look will tell
+            return False
         for path, parts in committed.items():
-            left = gaps(parts, self._variants[path].total)
-            for unit in self._inside(path, stretch) if stretch else self._units[path]:
-                if unit not in self._missing or unit in self._held or overlap(left, unit.start, unit.stop):
-                    continue
-                if stretch or not self._claims.holds(self._stretch_of(unit)):
+            table, left = self._tables[path], gaps(parts, self._variants[path].total)
+            rows = table.beginning(*self._edges(place)) if place else slice(0, len(table))
+            there = table.open[rows] & (left.inside(table.starts[rows], table.stops[rows]) == 0)
+            for unit in list(table.units(rows.start + np.flatnonzero(there))):
+                if place or not self._claims.holds(self._stretch_of(self._place_of(unit))):
                     self.done(unit)
                     self._elsewhere.append(unit)
-
-    def _left(self, stretch: Stretch) -> bool:
-        """Whether anything of a stretch is still to be done."""
-        return any(unit in self._missing for path in self._paths(stretch) for unit in self._inside(path, stretch))
-
-    def _inside(self, path: str, stretch: Stretch) -> list[Unit]:
-        """The units of a variant that begin in a stretch."""
-        units = self._units[path]
-        low = bisect_left(units, stretch.start, key=lambda unit: unit.start)
-        return units[low : bisect_left(units, stretch.stop, key=lambda unit: unit.start)]
+        return True

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,11 +161,11 @@ class Jobs:
             self._client.stop_job(identifier)
         until = time.monotonic() + STOP_SECONDS + 20
         while time.monotonic() < until:
-            found = self.find(identifier)
-            if found.has_ended:
-                return found, True
+            with suppress(RetryableError):
+                if (found := self.find(identifier)).has_ended:
+                    return found, True
             time.sleep(0.5)
-        raise RetryableError(f"{identifier}: was told to stop and is {found.state} yet; see heatline status")
+        raise RetryableError(f"{identifier}: was told to stop and has not ended yet; see heatline status")
 
     def _attempts(self, identifier: str) -> dict[int, Submission]:
         """The jobs of one parcel by number, in order."""

@@ -13,6 +13,7 @@ import torch
 import torch.distributed
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from cluster.actors import on_this_node
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.capacity import room
 from cluster.code import code_digest, code_place
@@ -96,6 +97,10 @@ class TrainingPool:
             return most or 1
         return min(room(self._need), most or room(self._need))
 
+    def trouble(self) -> str:
+        """See `Pool`."""
+        return ""
+
     def start(self, worker: Hashable, order: Order) -> None:
         """See `Pool`."""
         self._running[self._task.remote(self._job, self._profile, order)] = (worker, order)
@@ -171,7 +176,7 @@ def _fit(job: Job, profile: Profile, order: Order, streamed: str) -> None:
         trainer = TorchTrainer(
             _share_training,
             train_loop_config={
-                "job": job, "order": order, "streamed": streamed, "threads": max(1, round(profile.cpus_per_worker)),
+                "job": job, "order": order, "streamed": streamed, "cpus": profile.cpus_per_worker,
             },
             scaling_config=ScalingConfig(
                 num_workers=profile.training_processes,
@@ -187,11 +192,14 @@ def _fit(job: Job, profile: Profile, order: Order, streamed: str) -> None:
                 worker_runtime_env={"env_vars": dict(KEEP_FREED_MEMORY)},
             ),
         )  # fmt: skip
+        nodes = _nodes()
         try:
             trainer.fit()
         except WorkerGroupError as error:
-            raise _cause([*error.worker_failures.values()]) from error
+            raise _cause([*error.worker_failures.values()], node_left=not nodes <= _nodes()) from error
         except ControllerError as error:
+            if not nodes <= _nodes():
+                raise WorkerGoneError("a node left the cluster while its processes started") from error
             why = " ".join(str(error.controller_failure).split())[:200]
             raise FatalError(
                 f"the {profile.training_processes} processes of a training did not start: {why}; the cluster has "
@@ -199,7 +207,12 @@ def _fit(job: Job, profile: Profile, order: Order, streamed: str) -> None:
             ) from error
 
 
-def _cause(failures: Sequence[BaseException]) -> Exception:
+def _nodes() -> set[str]:
+    """The nodes that are there."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _cause(failures: Sequence[BaseException], *, node_left: bool) -> Exception:
     """Of the errors of several processes the one that the others follow from."""
     for kind in (HeldTooMuchError, FatalError, ShardError, RetryableError):
         for error in failures:
@@ -208,7 +221,7 @@ def _cause(failures: Sequence[BaseException]) -> Exception:
     deaths = [getattr(error, "health_check_failure", error) for error in failures]
     for error in deaths:
         if isinstance(error, RayActorError):
-            if error.preempted:
+            if error.preempted or node_left:
                 return WorkerGoneError("the node of one of its processes left the cluster")
             return WorkerDiedError("one of its processes died: it crashed or was killed")
     for error in failures:
@@ -227,9 +240,9 @@ def _share_training(config: dict[str, Any]) -> None:
             f"a process of a training imported another copy of the program than the driver's, from {code_place()}; "
             "install the same version on every node, or run the same command again where files have just changed"
         )
-    torch.set_num_threads(config["threads"])
+    torch.set_num_threads(max(1, round(config["cpus"])))
     device = ray.train.torch.get_device()
-    worker = Worker(job, device, Processes.of_group(device), config["streamed"])
+    worker = Worker(on_this_node(job, config["cpus"], device), device, Processes.of_group(device), config["streamed"])
     worker.avoid(order.unreadable)
     try:
         worker.run(order.unit)

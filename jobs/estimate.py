@@ -55,13 +55,13 @@ def estimate(plan: Plan, output: Output) -> list[StageEstimate]:
                 if output.exists("tuning")
                 else None
             )
-            left = {variant.path: plan.left(variant) for variant in variants}
+            left = {variant.path: plan.queue.positions(variant.path) for variant in variants}
             cost = sum((_times(variant.cost, count) for variant, count in _once(variants, left)), Cost())
             rows.append(
                 StageEstimate(
                     stage=stage,
                     model=model,
-                    units=sum(len(plan.queue.remaining(variant.path)) for variant in variants),
+                    units=sum(plan.queue.count(variant.path) for variant in variants),
                     done=sum(variant.total - left[variant.path] for variant in variants),
                     samples=sum(left.values()),
                     cost=cost,

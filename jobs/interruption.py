@@ -16,15 +16,18 @@ _CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: STOPPED}
 _SHOW_CURSOR = "\x1b[?25h"
 
 
-class StopRequestedError(Exception):
-    """The run was asked to stop by a signal other than Ctrl-C."""
+class StopRequested(BaseException):
+    """The run was asked to stop by a signal other than Ctrl-C.
+
+    Not an `Exception`, since it is raised wherever the process happens to be, also where a library catches those.
+    """
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Inside the block the first signal stops the run in order, and a second ends the process at once.
 
-    The first Ctrl-C raises KeyboardInterrupt in the main thread, SIGTERM `StopRequestedError`. What follows, part of it
+    The first Ctrl-C raises KeyboardInterrupt in the main thread, SIGTERM `StopRequested`. What follows, part of it
     in Ray's code, bears no further exception: the next signal of either kind says one line and exits. A signal that
     the process ignores stays ignored.
     """
@@ -35,7 +38,7 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         for each in before:
             signal.signal(each, end)
-        raise KeyboardInterrupt if number == signal.SIGINT else StopRequestedError
+        raise KeyboardInterrupt if number == signal.SIGINT else StopRequested
 
     def end(number: int, frame: Any) -> None:
         cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""

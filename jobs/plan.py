@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from cluster.code import code_digest
 from cluster.profile import Profile
-from cluster.queue import UnitQueue, gaps
+from cluster.queue import UnitQueue
 from cluster.shared_queue import SharedQueue
 from jobs.check import CheckedJob, LoadIndex
 from jobs.layout import Layout
@@ -17,7 +17,7 @@ from pipeline.claim import Claims
 from pipeline.contracts import Setting
 from pipeline.data import DatasetConfig, build_index, index_key
 from pipeline.part import Part
-from pipeline.stages.variant import Job, Variant
+from pipeline.stages.variant import Job
 from pipeline.store import Output
 
 
@@ -38,10 +38,6 @@ class Plan:
     queue: UnitQueue
     settings: dict[str, Setting]
     claims: Claims | None = None
-
-    def left(self, variant: Variant) -> int:
-        """Positions of a variant that are not committed."""
-        return sum(stop - start for start, stop in gaps(self.committed[variant.path], variant.total))
 
 
 def index_name(config: DatasetConfig) -> str:

@@ -45,13 +45,13 @@ def prepare(
         indexes.keep(output)
     # Before anything is looked up, so that no other run ends unseen in between.
     claims = begin(output) if begin is not None else None
-    if fresh and claims is not None and claims.neighbours:
-        raise FatalError(f"{output.uri}: another run is at work here, and --fresh would take its results away; stop it")
     plan = make_plan(spec, checked, profile, output, indexes.load, claims)
     if fresh:
         for path in plan.job.variants:
             output.forget(path)
         plan = make_plan(spec, checked, profile, output, indexes.load, claims)
+        if claims is not None:
+            claims.cleared()
     return output, checked, plan
 
 

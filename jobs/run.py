@@ -12,7 +12,7 @@ from cluster import make_executor
 from cluster.profile import Profile
 from jobs.check import CheckedJob
 from jobs.heartbeat import signs_of_life
-from jobs.interruption import StopRequestedError, stoppable
+from jobs.interruption import StopRequested, stoppable
 from jobs.log import RunLog
 from jobs.plan import Plan, cached_index, make_plan
 from jobs.prepare import prepare
@@ -80,12 +80,18 @@ def run(
 
     Raises:
         SpecError, FatalError: before anything ran.
+        RetryableError: likewise; a signal is one.
     """
-    with ExitStack() as ending:
-        prepared = prepare(
-            spec, profile, create=True, fresh=fresh, begin=lambda output: ending.enter_context(Claims(output))
-        )
-        return _run(spec, profile, *prepared, progress, log or RunLog())
+    with stoppable(), ExitStack() as ending:
+
+        def begin(output: Output) -> Claims:
+            return ending.enter_context(Claims(output, clearing=fresh))
+
+        try:
+            prepared = prepare(spec, profile, create=True, fresh=fresh, begin=begin)
+            return _run(spec, profile, *prepared, progress, log or RunLog())
+        except StopRequested as stopped:
+            raise RetryableError("stopped by a signal before anything was done; the same command goes on") from stopped
 
 
 def _run(
@@ -111,7 +117,7 @@ def _run(
     else:
         output.together(lambda path: output.describe(path, plan.job.variants[path].description()), plan.job.variants)
         record.write(output, plan, "running")
-        with signs_of_life(output, record.name, record.tally), stoppable():
+        with signs_of_life(output, record.name, record.tally):
             result = _carry_out(spec, profile, output, plan, checked, telling)
     counts = {key: getattr(result, key) for key in ("done", "left", "failures", "stranded")}
     telling.ended(result.status, result.reason, **counts, lost=len(result.lost))
@@ -136,7 +142,7 @@ def _carry_out(
         return _finish(spec, output, plan, record, checked, grid)
     except KeyboardInterrupt:
         reason, interrupted = "stopped by Ctrl-C", True
-    except StopRequestedError:
+    except StopRequested:
         reason = "stopped by a signal"
     except (FatalError, RetryableError, ShardError) as error:
         reason = str(error)

@@ -50,14 +50,14 @@ class Tally:
         self._work = self._worked = 0.0
         self._recent: deque[tuple[float, str, int]] = deque()
         for path, variant in plan.job.variants.items():
-            left, reused = plan.queue.remaining(path), len(plan.committed[path])
+            left, reused = plan.queue.count(path), len(plan.committed[path])
             count = self._counts.setdefault(variant.stage, _StageCount())
-            count.units += len(left) + reused
+            count.units += left + reused
             count.reused += reused
             self._stage_of[path] = variant.stage
             # Work is counted in passes; a sample of a stage without any still takes some.
             self._weights[path] = variant.cost.forwards + variant.cost.backwards + 0.1
-            self._work += self._weights[path] * sum(map(len, left))
+            self._work += self._weights[path] * plan.queue.positions(path)
         self._began = clock()
         self._first: float | None = None
 

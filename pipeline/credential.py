@@ -30,11 +30,14 @@ def refuse_credentials(address: str) -> None:
     scheme = address.partition("://")[0]
     try:
         parts = urlsplit(address)
-        user, names = parts.netloc.rpartition("@")[0], [name for name, _ in parse_qsl(parts.query, True)]
+        options = parse_qsl(parts.query, True)
+        user = parts.netloc.rpartition("@")[0]
+        # Of another address within it, such as an endpoint's: with or without its own scheme.
+        inner = [value for _, value in options if "@" in value.partition("://")[2] + value]
     except ValueError as error:
         raise FatalError(f"{scheme}://{HIDDEN}: is no address: {error}") from error
-    held = [name for name in names if re.search(_SECRET, name, re.IGNORECASE)]
-    if held or user not in ("", _ANONYMOUS):
+    held = [name for name, _ in options if re.search(_SECRET, name, re.IGNORECASE)]
+    if held or inner or user not in ("", _ANONYMOUS):
         what = f"'{held[0]}'" if held else "a user or a key"
         raise FatalError(
             f"{scheme}://{HIDDEN}: holds {what}, and addresses are kept in records and shown on pages; give "

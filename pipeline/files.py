@@ -132,6 +132,11 @@ class Folder:
             raise RetryableError(f"{target}: {error}") from error
 
     def _put(self, name: str, content: bytes | pa.Buffer) -> None:
+        # In a thread, which no signal interrupts: a stream that is closed after half of its content puts that half.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._put_whole, name, content).result()
+
+    def _put_whole(self, name: str, content: bytes | pa.Buffer) -> None:
         try:
             with self._filesystem.open_output_stream(self.path(name)) as stream:
                 stream.write(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from ray.exceptions import ActorDiedError
@@ -61,6 +62,8 @@ class FakeRay:
         actors: every one that was asked for.
         alive: names of the nodes, each with the resources `each`.
         now: seconds.
+        free: what is free of a node, where that is not all.
+        head: where the cluster's head listens.
     """
 
     def __init__(self, *alive: str, **each: float) -> None:
@@ -68,6 +71,8 @@ class FakeRay:
         self.actors: list[Actor] = []
         self.options_given: dict[str, Any] = {}
         self.now = 0.0
+        self.free: dict[str, dict[str, float]] = {}
+        self.head = "127.0.0.1:1"
 
     def remote(self, actor_class: type) -> FakeRay:
         return self
@@ -105,6 +110,12 @@ class FakeRay:
         return {name: amount * len(self.alive) for name, amount in self.each.items()}
 
     available_resources = cluster_resources
+
+    def available_resources_per_node(self) -> dict[str, dict[str, float]]:
+        return {name: self.free.get(name, self.each) for name in self.alive}
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address=self.head)
 
     def monotonic(self) -> float:
         return self.now

@@ -71,7 +71,7 @@ def plan_of(spec: Path, profile: Profile, *, cells: bool) -> tuple[Output, Plan]
     output, _, plan = prepare(load_spec(spec), profile, create=True)
     for path, variant in plan.job.variants.items():
         if variant.stage == "retrain" and not cells:
-            for unit in plan.queue.remaining(path):
+            for unit in list(plan.queue.units(path)):
                 plan.queue.lose(unit, "later")
     return output, plan
 

@@ -61,7 +61,7 @@ def images_a_second(folder: Path, data: Path, method: str, stage: str, profile: 
         _, _, plan = prepare(load_spec(spec), profile, create=True)
         if wanted == "predict":
             for unit in [one for one in plan.job.variants if plan.job.variants[one].stage != "predict"]:
-                for left in plan.queue.remaining(unit):
+                for left in list(plan.queue.units(unit)):
                     plan.queue.lose(left, "not now")
         moments: list[float] = []
 
@@ -71,7 +71,7 @@ def images_a_second(folder: Path, data: Path, method: str, stage: str, profile: 
             moments.append(time.perf_counter())
 
         total = sum(
-            len(one) for path in plan.job.variants for one in plan.queue.remaining(path) if one not in plan.queue.lost
+            len(one) for path in plan.job.variants for one in plan.queue.units(path) if one not in plan.queue.lost
         )
         make_executor(profile).run(plan.job, plan.queue, watch)
         if wanted == stage:

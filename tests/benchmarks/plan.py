@@ -85,7 +85,7 @@ def write_markers(spec: JobSpec, profile: Profile, share: float) -> int:
     for path in plan.job.variants:
         folder = Path(output.uri) / path / MARKERS
         folder.mkdir(parents=True, exist_ok=True)
-        for unit in plan.queue.remaining(path):
+        for unit in plan.queue.units(path):
             if draw.random() < share:
                 receipt = Receipt(unit.start, unit.stop, len(unit), failures=0, size=0, seconds=0.0)
                 marker = Part(unit.start, unit.stop, "0" * 16).marker

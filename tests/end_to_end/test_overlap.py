@@ -90,15 +90,14 @@ def test_what_a_killed_run_had_in_hand_is_done_by_the_other(arguments: Arguments
     command = arguments(tmp_path / "out", samples=360, in_flight=1)
     processes = [start(command, tmp_path) for _ in range(2)]
     until = time.monotonic() + 240
-    held: dict[str, int] = {}
+    held: set[str] = set()
     # Until both have work in hand and some of it is done.
     while len(held) < 2 or len(markers(tmp_path / "out")) < 10:
         assert time.monotonic() < until and all(process.poll() is None for process in processes)
         time.sleep(0.01)
         for file in (tmp_path / "out" / CLAIMS).glob("*.json"):
-            said = json.loads(file.read_text())
-            if said["held"] or said["wanted"]:
-                held[file.name] = said["process"]
+            if list(file.parent.glob(f"{file.stem}@*")):
+                held.add(file.name)
     os.killpg(processes[0].pid, signal.SIGKILL)
     processes[0].wait()
     told, errors = processes[1].communicate(timeout=240)

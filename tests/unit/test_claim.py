@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import pytest
 
 from pipeline import claim
 from pipeline.claim import CLAIMS, EXPIRED, Claims, Stretch
-from pipeline.errors import RetryableError
+from pipeline.errors import FatalError, RetryableError
 from pipeline.noise import Noise
 from pipeline.store import Output, open_output
 
@@ -32,19 +33,27 @@ def claims(output: Output) -> Claims:
 
 
 def write(
-    output: Output, run: str, *, host: str = "elsewhere", process: int = 1, silent: float = 0, **said: object
-) -> Path:
-    """The file of another run."""
-    file = Path(output.uri) / CLAIMS / f"{run}.json"
-    content = {"host": host, "process": process, "ended": False, "held": [], "wanted": [], **said}
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content))
-    os.utime(file, (file.stat().st_atime, file.stat().st_mtime - silent))
-    return file
-
-
-def listed(stretch: Stretch) -> list[object]:
-    return [stretch.subject, stretch.start, stretch.stop]
+    output: Output,
+    run: str,
+    *claimed: Stretch,
+    host: str = "elsewhere",
+    process: int = 1,
+    silent: float = 0,
+    **said: object,
+) -> list[Path]:
+    """The files of another run: its sign of life, and what it has taken or wants."""
+    folder = Path(output.uri) / CLAIMS
+    folder.mkdir(exist_ok=True)
+    files = [folder / f"{run}.json"]
+    content = {"host": host, "process": process, "ended": False, "clearing": False, **said}
+    files[0].write_text(json.dumps(content))
+    for stretch in claimed:
+        key = hashlib.sha256(stretch.subject.encode()).hexdigest()[:16]
+        files.append(folder / f"{run}@{stretch.start}-{stretch.stop}-{key}")
+        files[-1].touch()
+    for file in files:
+        os.utime(file, (file.stat().st_atime, file.stat().st_mtime - silent))
+    return files
 
 
 def test_a_stretch_is_one_runs_until_it_is_given_back(output: Output) -> None:
@@ -88,21 +97,32 @@ def test_many_runs_at_once_share_the_work_and_hold_nothing_twice(output: Output)
 
 def test_the_elder_of_two_that_want_the_same_gets_it(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     with claims(output) as mine:
-        elder = write(output, "00000000T000000.000000-elder", wanted=[listed(FIRST)])
+        elder = write(output, "00000000T000000.000000-elder", FIRST)
         assert not mine.take(FIRST)
-        elder.unlink()
-        younger = "99999999T000000.000000-younger"
-        write(output, younger, wanted=[listed(FIRST)])
-        monkeypatch.setattr(claim.time, "sleep", lambda seconds: write(output, younger))
+        for file in elder:
+            file.unlink()
+        _, wanted = write(output, "99999999T000000.000000-younger", FIRST)
+        monkeypatch.setattr(claim.time, "sleep", lambda seconds: wanted.unlink())
+        assert not mine.take(FIRST), "known before: the younger may have it"
+        written = mine._folder.write_bytes
+
+        def meanwhile(name: str, content: bytes) -> None:
+            written(name, content)
+            wanted.touch()
+
+        monkeypatch.setattr(mine._folder, "write_bytes", meanwhile)
+        wanted.unlink()
         assert mine.take(FIRST), "the younger gave way while the elder waited"
 
 
 def test_the_elder_gives_up_what_a_younger_run_took_first(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    younger = "99999999T000000.000000-younger"
     with claims(output) as mine:
-        write(output, younger, wanted=[listed(FIRST)])
-        monkeypatch.setattr(claim.time, "sleep", lambda seconds: write(output, younger, held=[listed(FIRST)]))
-        assert not mine.take(FIRST)
+        files = write(output, "99999999T000000.000000-younger", FIRST)
+        looks: list[float] = []
+        monkeypatch.setattr(claim.time, "sleep", looks.append)
+        assert not mine.take(FIRST) and len(looks) == claim._PATIENCE
+        assert not mine.take(FIRST) and len(looks) == claim._PATIENCE, "now it is known, and not asked for"
+        assert sorted((Path(output.uri) / CLAIMS).iterdir()) == sorted([*files, files[0].with_name(f"{mine.run}.json")])
 
 
 def test_a_run_that_was_killed_here_loses_its_claims_at_once(output: Output) -> None:
@@ -110,10 +130,10 @@ def test_a_run_that_was_killed_here_loses_its_claims_at_once(output: Output) -> 
     process.wait()
     with claims(output) as mine:
         here = socket.gethostname()
-        write(output, "1", host=here, process=process.pid, held=[listed(FIRST)])
+        write(output, "1", FIRST, host=here, process=process.pid)
         assert mine.take(FIRST)
         mine.give_back(FIRST)
-        write(output, "2", host=here, process=os.getpid(), held=[listed(FIRST)])
+        write(output, "2", FIRST, host=here, process=os.getpid())
         assert not mine.take(FIRST), "that one lives"
 
 
@@ -122,7 +142,7 @@ def test_a_run_on_another_machine_loses_its_claims_after_a_minute_of_silence(
     output: Output, silent: float, taken: bool
 ) -> None:
     with claims(output) as mine:
-        write(output, "1", held=[listed(FIRST)], silent=silent)
+        write(output, "1", FIRST, silent=silent)
         assert mine.take(FIRST) is taken
 
 
@@ -136,6 +156,64 @@ def test_who_was_suspended_asks_again_for_what_it_held(output: Output) -> None:
         now[0] = 2 * EXPIRED
         mine.give_sign()
         assert not mine.holds(FIRST) and mine.shared
+        assert output.names(CLAIMS) == [f"{mine.run}.json"], "nor does anybody think so who looks now"
+
+
+def test_results_are_not_taken_away_beside_another_run_nor_where_others_cannot_be_seen(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claims(output):
+        with pytest.raises(FatalError, match="another run is at work here"), Claims(output, clearing=True):
+            pass
+        assert len(output.names(CLAIMS)) == 1
+
+        def failing(*arguments: object) -> None:
+            raise RetryableError("no answer")
+
+        monkeypatch.setattr(Output, "times", failing)
+        with pytest.raises(RetryableError, match="no answer"), Claims(output, clearing=True):
+            pass
+
+
+def test_a_run_waits_for_one_that_takes_results_away(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Claims(output, clearing=True, every=3600) as first:
+        waited: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if len(waited) == 3:
+                first.cleared()
+
+        monkeypatch.setattr(claim.time, "sleep", wait)
+        with claims(output) as second:
+            assert len(waited) == 3 and second.shared
+
+
+def test_a_run_does_not_wait_for_ever_for_one_that_takes_results_away(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(claim.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    with (
+        Claims(output, clearing=True, every=3600),
+        pytest.raises(RetryableError, match="taking results away"),
+        Claims(output, clock=lambda: now[0]),
+    ):
+        pass
+    assert output.names(CLAIMS) == []
+
+
+def test_what_cannot_be_given_back_at_once_is_with_the_next_sign_of_life(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claims(output) as mine, claims(output) as other:
+        assert mine.take(FIRST)
+        with monkeypatch.context() as patch:
+            patch.setattr(Output, "remove", lambda *rest: (_ for _ in ()).throw(RetryableError("no answer")))
+            mine.give_back(FIRST)
+        assert not mine.holds(FIRST) and not other.take(FIRST)
+        mine.give_sign()
+        assert other.take(FIRST)
 
 
 def test_a_run_that_came_and_went_is_noticed(output: Output) -> None:
@@ -149,7 +227,7 @@ def test_a_run_that_came_and_went_is_noticed(output: Output) -> None:
 
 
 def test_what_ended_before_the_plan_costs_nothing_later(output: Output) -> None:
-    write(output, "1", held=[listed(FIRST)], silent=EXPIRED + 2)
+    write(output, "1", FIRST, silent=EXPIRED + 2)
     with claims(output) as mine:
         assert not mine.shared and output.names(CLAIMS) == [f"{mine.run}.json"]
 
@@ -157,7 +235,8 @@ def test_what_ended_before_the_plan_costs_nothing_later(output: Output) -> None:
 def test_a_file_that_is_no_claim_is_nobody(output: Output) -> None:
     with claims(output) as mine:
         for number, text in enumerate(("", "[]", "{}", '{"host": "x"}')):
-            (Path(output.uri) / CLAIMS / f"{number}.json").write_text(text)
+            (sign, _) = write(output, str(number), FIRST)
+            sign.write_text(text)
         assert mine.take(FIRST)
 
 

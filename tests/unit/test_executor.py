@@ -68,6 +68,9 @@ class FakePool:
     def adapt(self, useful: int) -> None:
         assert useful > 0
 
+    def trouble(self) -> str:
+        return ""
+
     def start(self, worker: Hashable, order: Order) -> None:
         self.flying[worker].append(order)
         self.started.append(order)
@@ -285,6 +288,21 @@ def test_a_fault_of_the_program_is_named_by_its_type() -> None:
     pool = FakePool(errors={Unit("p", 0, 1): KeyError("x")})
     drive(pool, queue, lambda event: None, in_flight=1, retries=0)
     assert queue.lost[Unit("p", 0, 1)] == "KeyError: 'x'"
+
+
+def test_an_attempt_that_fails_at_what_another_run_has_committed_meanwhile_is_dropped() -> None:
+    queue, events = UnitQueue(variants(), {}), list[Event]()
+    pool = FakePool(errors={POISON: RetryableError("gone")}, kills=touching(5))
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        if event.kind == "started" and event.unit in (POISON, Unit("p", 5, 6)) and queue.is_left(event.unit):
+            queue.done(event.unit)
+
+    drive(pool, queue, watch, in_flight=1, retries=3)
+    assert [event.unit for event in events if event.kind == "dropped"] == [POISON, Unit("p", 5, 6)]
+    assert pool.units().count(POISON) == pool.units().count(Unit("p", 5, 6)) == 1 and not queue.lost
+    assert pool.covered("a") == list(range(8))
 
 
 def test_a_fatal_error_ends_the_job() -> None:

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 from fake_ray import Actor, FakeRay
+from fault_cluster import free_port
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 import cluster.capacity
 import cluster.pool
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.need import Need
-from cluster.pool import IDLE_SECONDS, START_SECONDS, ActorPool
+from cluster.pool import IDLE_SECONDS, REST_SECONDS, START_SECONDS, ActorPool
 from cluster.profile import Profile, WorkerRange
+from cluster.reach import Head
 from pipeline.data.digits import Digits
-from pipeline.errors import FatalError, ShardError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.stages.variant import Job, Unit
 
 JOB = Job("out", Digits(), "index", 0, {}, {}, 10)
@@ -33,6 +35,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
         for module in (cluster.pool, cluster.capacity):
             monkeypatch.setattr(module, "ray", ray)
             monkeypatch.setattr(module, "time", ray)
+        monkeypatch.setattr(cluster.capacity, "available_resources_per_node", ray.available_resources_per_node)
+        monkeypatch.setattr(cluster.pool.Head, "check", lambda self: None)
         return ray, ActorPool(JOB, profile, units)
 
     return begin
@@ -180,9 +184,74 @@ def test_workers_that_die_while_they_start_stop_the_job(start: Start) -> None:
         return handles[:1], handles[1:]
 
     ray.wait = crash  # type: ignore[method-assign]
-    with pytest.raises(FatalError, match="workers die while they start"):
+    with pytest.raises(FatalError, match="workers do not start: The actor died"):
         pool.gather(1, waiting=pytest.fail)
     assert len(ray.actors) == cluster.pool.FALSE_STARTS + 1
+
+
+def test_a_worker_whose_program_lacks_something_says_what_and_none_is_asked_for_again(start: Start) -> None:
+    ray, pool = start(GROWING, "one")
+    pool.adapt(useful=1)
+    lines = "\x1b[36mray::UnitActor.__init__()\x1b[39m (pid=1)\n  File 'x'\n    ^^^\nModuleNotFoundError: No module 'y'"
+    ray.actors[0].die(ActorDiedError(RayTaskError("__init__", lines, ImportError())))
+    with pytest.raises(FatalError, match=r"^workers do not start: ModuleNotFoundError: No module 'y'$"):
+        list(pool.wait())
+    assert len(ray.actors) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [ActorDiedError(), RayTaskError("introduce", "a trace", RetryableError("the store does not answer"))]
+)
+def test_workers_that_do_not_start_beside_others_are_told_of_and_asked_for_later(
+    start: Start, error: Exception
+) -> None:
+    ray, pool = start(GROWING, "one")
+    up(ray, pool, 1, "one")
+    for _ in range(3 * cluster.pool.FALSE_STARTS):
+        ray.now += REST_SECONDS
+        pool.adapt(useful=2)
+        assert pool.asked() == 1
+        ray.actors[-1].die(error)
+        assert not list(pool.wait()) and pool.workers() == (0,)
+        pool.adapt(useful=2)
+        assert pool.asked() == 0, "not at once"
+        assert pool.trouble().startswith("a worker did not start: ") and pool.trouble() == ""
+
+
+def test_a_store_that_does_not_answer_the_first_worker_is_asked_again(start: Start) -> None:
+    ray, pool = start(GROWING, "one")
+    pool.adapt(useful=1)
+    ray.actors[0].die(RayTaskError("introduce", "a trace", RetryableError("the store does not answer")))
+    assert not list(pool.wait()) and "the store does not answer" in pool.trouble()
+    pool.adapt(useful=1)
+    assert pool.asked() == 1 and len(ray.actors) == 2
+
+
+def test_cores_that_are_free_on_different_nodes_are_no_room_for_one_worker(start: Start) -> None:
+    def begin() -> None:
+        start(Profile(workers=1, cpus_per_worker=2.0), "one", "two")
+
+    begin()
+    with pytest.MonkeyPatch.context() as patch:
+        halves = {name: {"CPU": 1.0, "memory": 2.0**30} for name in ("one", "two")}
+        patch.setattr(FakeRay, "available_resources_per_node", lambda self: halves)
+        with pytest.raises(FatalError, match="are free, room for 0"):
+            begin()
+
+
+def test_a_job_whose_cluster_has_lost_its_head_stops_and_asks_nothing_of_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray, pool = start(GROWING, "one")
+    actors = up(ray, pool, 1, "one")
+    monkeypatch.undo()
+    pool._head = Head(f"127.0.0.1:{free_port()}", clock=ray.monotonic)
+    with pytest.raises(RetryableError, match=r"the head of the Ray cluster, 127.0.0.1:\d+, has not answered for 3\d s"):
+        while True:
+            ray.now += 1
+            pool._head.check()
+    pool.stop()
+    assert not actors[0].killed
 
 
 @pytest.mark.parametrize(
@@ -223,7 +292,7 @@ def test_it_waits_when_told_to_and_says_for_what(start: Start) -> None:
 
 def test_it_waits_no_longer_than_told(start: Start) -> None:
     ray, pool = start(Profile(workers=2, wait_s=600.0))
-    with pytest.raises(FatalError, match="2 workers of 1 CPU needed"):
+    with pytest.raises(RetryableError, match="2 workers of 1 CPU needed"):
         pool.gather(10, lambda line: None)
     assert 600 < ray.now < 700 + START_SECONDS
 
@@ -234,7 +303,7 @@ def test_a_job_without_any_worker_left_does_not_wait_for_ever(start: Start) -> N
     pool.start(0, Order(Unit("p", 0, 1)))
     ray.alive.clear()
     actor.die(ActorDiedError())
-    with pytest.raises(FatalError, match="no worker is left"):
+    with pytest.raises(RetryableError, match="no worker is left"):
         for _ in range(1000):
             pool.adapt(useful=1)
             list(pool.wait())

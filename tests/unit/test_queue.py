@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from cluster.queue import UnitQueue, gaps, units
+import numpy as np
+import pytest
+
+from cluster.queue import UnitQueue
+from cluster.unit_table import Ranges, UnitTable, gaps
 from pipeline.contracts import Cost
+from pipeline.noise import Noise
 from pipeline.part import Part
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 
@@ -22,14 +27,47 @@ def chain(**sizes: int) -> dict[str, Variant]:
 
 
 def test_gaps_are_what_no_part_covers() -> None:
-    assert gaps([Part(2, 4, "x"), Part(6, 7, "y")], 10) == [(0, 2), (4, 6), (7, 10)]
-    assert gaps([Part(0, 12, "x")], 10) == []
-    assert gaps([], 0) == []
+    left = gaps([Part(2, 4, "x"), Part(6, 7, "y")], 10)
+    assert (left.starts.tolist(), left.stops.tolist(), len(left)) == ([0, 4, 7], [2, 6, 10], 7)
+    assert len(gaps([Part(0, 12, "x")], 10)) == len(gaps([], 0)) == 0
 
 
 def test_units_are_cut_at_multiples_of_the_unit_size() -> None:
-    found = units(variant("v", "predict", size=4, total=10), [Part(0, 2, "x")])
-    assert [(one.start, one.stop) for one in found] == [(2, 4), (4, 8), (8, 10)]
+    table = UnitTable(variant("v", "predict", size=4, total=10), gaps([Part(0, 2, "x"), Part(5, 6, "y")], 10))
+    found = table.units(range(len(table)))
+    assert [(one.start, one.stop) for one in found] == [(2, 4), (4, 5), (6, 8), (8, 10)]
+
+
+@pytest.mark.parametrize("key", ["0", "1", "2", "3"])
+def test_ranges_count_the_positions_that_they_hold(key: str) -> None:
+    draw = Noise(0).generator("ranges", key)
+    held = draw.random(60) < draw.random()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], held, [False]]).astype(int)))
+    ranges = Ranges(edges[::2], edges[1::2])
+    starts, stops = np.sort(draw.integers(0, 61, (2, 200)), axis=0)
+    expected = [held[start:stop].sum() for start, stop in zip(starts, stops, strict=True)]
+    assert ranges.inside(starts, stops).tolist() == expected and len(ranges) == held.sum()
+
+
+def test_halves_stand_in_the_place_of_a_unit_and_what_waited_for_it_waits_for_both() -> None:
+    queue = UnitQueue(chain(), {})
+    unit = queue.take(0)
+    assert unit == Unit("p", 0, 4)
+    halves = queue.split(unit)
+    assert halves == (Unit("p", 0, 2), Unit("p", 2, 4)) and len(queue) == 6 + 1
+    assert queue.take(0) == Unit("p", 4, 8), "whoever has cut it hands out its halves"
+    queue.done(unit)
+    queue.done(halves[0])
+    assert queue.take(0) is None
+    queue.done(halves[1])
+    assert queue.take(0) == Unit("a", 0, 4)
+
+
+def test_what_is_done_twice_counts_once() -> None:
+    queue = UnitQueue(chain(a=8), {})
+    for _ in range(2):
+        queue.done(Unit("p", 0, 4))
+    assert queue.take(0) == Unit("p", 4, 8) and queue.take(0) is None and len(queue) == 5 - 1
 
 
 def test_a_unit_waits_for_exactly_its_shard() -> None:

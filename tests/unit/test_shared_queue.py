@@ -16,6 +16,7 @@ from cluster import shared_queue
 from cluster.shared_queue import SharedQueue
 from pipeline.claim import Claims
 from pipeline.contracts import Cost
+from pipeline.errors import RetryableError
 from pipeline.noise import Noise
 from pipeline.part import Part
 from pipeline.stages.variant import Read, StageName, Unit, Variant
@@ -80,8 +81,15 @@ def begin(runs: ExitStack, output: Output, store: Store, variants: dict[str, Var
     return SharedQueue(variants, store.look(variants), claims, store.look)
 
 
-def work(store: Store, queues: list[SharedQueue], key: str) -> list[Counter[Unit]]:
-    """Let runs with two units in hand each take turns in a drawn order, until all are through; what each computed."""
+def work(store: Store, queues: list[SharedQueue], key: str, losses: float = 0.0) -> list[Counter[Unit]]:
+    """Let runs with two units in hand each take turns in a drawn order, until all are through; what each computed.
+
+    Args:
+        store: where they commit.
+        queues: of the runs.
+        key: of what is drawn.
+        losses: share of the units that are given up.
+    """
     draw = Noise(0).generator("turns", key)
     computed: list[Counter[Unit]] = [Counter() for _ in queues]
     hands: list[list[Unit]] = [[] for _ in queues]
@@ -92,6 +100,9 @@ def work(store: Store, queues: list[SharedQueue], key: str) -> list[Counter[Unit
             hand.append(unit)
         elif hand:
             unit = hand.pop(0)
+            if draw.random() < losses:
+                queue.lose(unit, "crashed")
+                continue
             store.commit(unit)
             computed[number][unit] += 1
             queue.done(unit)
@@ -106,7 +117,7 @@ def work(store: Store, queues: list[SharedQueue], key: str) -> list[Counter[Unit
 def test_two_runs_of_one_job_compute_each_unit_once(output: Output, runs: ExitStack, key: str) -> None:
     store = Store()
     queues = [begin(runs, output, store, chain()), begin(runs, output, store, chain())]
-    units = {unit for path in chain() for unit in queues[0].remaining(path)}
+    units = {unit for path in chain() for unit in queues[0].units(path)}
     one, other = work(store, queues, key)
     assert one + other == Counter(units), "each once"
     assert one and other, "both had a share"
@@ -126,6 +137,65 @@ def test_runs_of_other_methods_and_unit_sizes_share_what_they_have_in_common(
     assert set(store.parts) == {*jobs[0], *jobs[1]}
 
 
+@pytest.mark.parametrize("key", [str(number) for number in range(20)])
+def test_runs_of_different_jobs_never_wait_for_each_other_for_ever_whatever_is_lost(
+    output: Output, runs: ExitStack, key: str
+) -> None:
+    store = Store()
+    calibrated = variant("c", "attribute", 4, Read("p"), Read("calibration", whole=True))
+    other = {
+        "p": variant("p", "predict", 8),
+        "calibration": variant("calibration", "calibrate", 1, total=1),
+        "c": calibrated,
+        "a": variant("a", "attribute", 4, Read("p")),
+    }
+    queues = [begin(runs, output, store, job) for job in (chain(("a",)), other, chain(("a", "b")), other)]
+    work(store, queues, key, losses=0.2)
+    for queue in queues:
+        assert not queue._claims._held, "what is left of a stretch was given up, and the stretch with it"
+    for path, parts in store.parts.items():
+        covered = Counter(position for part in parts for position in range(part.start, part.stop))
+        assert set(covered.values()) == {1}, f"{path} was computed twice"
+
+
+def test_a_stretch_whose_last_unit_is_lost_is_free_again(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first, second = (begin(runs, output, store, {"p": variant("p", "predict", 16)}) for _ in range(2))
+    unit = first.take("worker")
+    assert unit == Unit("p", 0, 16)
+    assert second.take("worker") == Unit("p", 16, 32) and second.take("worker") is None
+    first.lose(unit, "crashed")
+    assert second.take("worker") == unit
+
+
+def test_a_stretch_that_another_run_has_finished_is_not_claimed(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first, second = (begin(runs, output, store, {"p": variant("p", "predict", 16)}) for _ in range(2))
+    unit = first.take("worker")
+    assert unit is not None and second.take("worker") == Unit("p", 16, 32) and second.take("worker") is None
+    store.commit(unit)
+    first.done(unit)
+    assert second.take("worker") is None and len(second) == 1
+    assert [stretch.start for stretch in second._claims._held] == [16]
+
+
+def test_a_stretch_is_not_taken_while_nobody_can_tell_what_is_committed_of_it(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    first = begin(runs, output, store, chain())
+    second = begin(runs, output, store, chain())
+    unit = first.take("worker")
+    assert unit is not None
+    original = store.look
+
+    def failing(paths: Iterable[str]) -> dict[str, list[Part]]:
+        raise RetryableError("no answer")
+
+    second._look = failing
+    assert second.take("worker") is None and not second._claims._held
+    second._look = original
+    assert second.take("worker") == Unit("p", 8, 16)
+
+
 def test_a_run_that_begins_later_takes_what_is_neither_done_nor_claimed(output: Output, runs: ExitStack) -> None:
     store = Store()
     first = begin(runs, output, store, chain())
@@ -138,7 +208,7 @@ def test_a_run_that_begins_later_takes_what_is_neither_done_nor_claimed(output: 
 def test_what_a_killed_run_had_claimed_is_done_by_the_other(output: Output, runs: ExitStack) -> None:
     store = Store()
     first = begin(runs, output, store, chain())
-    (file,) = (Path(output.uri) / "claims").iterdir()
+    (file,) = (Path(output.uri) / "claims").glob("*.json")
     second = begin(runs, output, store, chain())
     done, lost = first.take("worker"), first.take("worker")
     assert done is not None and lost is not None
@@ -149,7 +219,7 @@ def test_what_a_killed_run_had_claimed_is_done_by_the_other(output: Output, runs
     file.write_text(json.dumps({**json.loads(file.read_text()), "process": ended.pid}))
     (computed,) = work(store, [second], "alone")
     assert done not in computed and lost in computed and set(computed.values()) == {1}
-    assert len(computed) == sum(len(second.remaining(path)) for path in chain()) - 1
+    assert len(computed) == sum(second.count(path) for path in chain()) - 1
 
 
 def test_a_run_alone_looks_at_nothing_again(output: Output, runs: ExitStack) -> None:
@@ -174,7 +244,7 @@ def test_what_a_run_has_in_hand_is_told_of_by_its_worker_alone(output: Output, r
     assert unit is not None
     store.commit(unit)
     first.wait_for_others()
-    assert first.from_elsewhere() == [] and len(first) == sum(len(first.remaining(path)) for path in chain())
+    assert first.from_elsewhere() == [] and len(first) == sum(first.count(path) for path in chain())
 
 
 def test_that_another_run_is_waited_for_is_told_once(output: Output, runs: ExitStack) -> None:
