@@ -45,16 +45,21 @@ class Event:
 Watch = Callable[[Event], None]
 
 
+def nothing() -> None:
+    """Nothing has to be done before the first unit."""
+
+
 class Executor(Protocol):
     """Runs the units of a job until none is left."""
 
-    def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def run(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None] = nothing) -> None:
         """Work through the queue.
 
         Args:
             job: what workers need to know.
             queue: the units; what is lost is noted in it.
             watch: told of each event, in the calling thread.
+            begin: called once, when there are workers and before the first unit is handed out.
 
         Raises:
             FatalError: the job cannot go on; what is committed stays.

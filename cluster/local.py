@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import torch
 
 from cluster.attempt import Attempt, Order
 from cluster.drive import drive
-from cluster.executor import Event, Watch
+from cluster.executor import Event, Watch, nothing
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
 from pipeline.errors import FatalError
@@ -23,11 +23,12 @@ class LocalExecutor:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
 
-    def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def run(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None] = nothing) -> None:
         """See `Executor`. On an interrupt the units in flight are finished first."""
         if self._profile.gpus_per_worker and not torch.cuda.is_available():
             raise FatalError("the profile asks for a GPU, and PyTorch sees none here")
         worker = Worker(job, "cuda" if self._profile.gpus_per_worker else "cpu")
+        begin()
         with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
             try:
                 drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)

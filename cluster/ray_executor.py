@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster.drive import drive
-from cluster.executor import Event, Watch
+from cluster.executor import Event, Watch, nothing
 from cluster.metrics import RunMetrics
 from cluster.pool import ActorPool
 from cluster.profile import Profile
@@ -34,15 +34,15 @@ class RayExecutor:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
 
-    def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def run(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None] = nothing) -> None:
         """See `Executor`."""
         try:
-            self._run(job, queue, watch)
+            self._run(job, queue, watch, begin)
         except SystemError as error:
             # What a signal's handler raised in the moment in which Ray had something to return (`ray.wait`).
             raise error.__cause__ or error from None
 
-    def _run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def _run(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None]) -> None:
         profile = self._profile
         with _ray(profile):
             # Trainings that several devices share come after all else: they need devices that no actor holds.
@@ -51,16 +51,17 @@ class RayExecutor:
                 check_training_room(profile)
             watch = RunMetrics(job, queue).watching(watch)
             if len(queue):
-                self._run_units(job, queue, watch)
+                self._run_units(job, queue, watch, begin)
             if shared:
                 queue.release_cells()
                 self._run_trainings(job, queue, watch)
 
-    def _run_units(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def _run_units(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None]) -> None:
         profile = self._profile
         pool = ActorPool(job, profile, len(queue))
         try:
             pool.gather(queue.ready, lambda line: watch(Event("waiting", reason=line)))
+            begin()
             with _telling_of_a_stop(watch):
                 drive(pool, queue, watch, profile.in_flight, profile.retries, profile.hung_after_s)
         finally:

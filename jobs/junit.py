@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from pipeline.credential import without_credentials
 from pipeline.errors import FatalError
 from pipeline.plain_text import plain_text
 
@@ -85,6 +86,11 @@ def run_cases(record: Mapping[str, Any]) -> list[Case]:
         for one in record.get("variants") or ()
     ]
     return [*cases, Case("run", str(record.get("name", "run")), failure=_trouble(record))]
+
+
+def refused_cases(name: str, reason: str) -> list[Case]:
+    """The one case of a run that did not begin, which fails."""
+    return [Case("run", name, failure=without_credentials(reason))]
 
 
 def _trouble(record: Mapping[str, Any]) -> str:

@@ -106,8 +106,13 @@ def run_message(output: Output, result: Result) -> dict[str, Any]:
     }
 
 
-def refusal_message(name: str, output: str, reason: str) -> dict[str, Any]:
-    """What is told of a run that never began."""
+def refusal_message(name: str, reason: str) -> dict[str, Any]:
+    """What is told of a run that never began, maybe since its spec cannot be read.
+
+    Args:
+        name: the spec's, or its file's.
+        reason: why.
+    """
     reason = without_credentials(reason)
     text = f"heatline {name}: did not begin: {plain_line(' '.join(reason.split()))}"
     return {
@@ -117,7 +122,6 @@ def refusal_message(name: str, output: str, reason: str) -> dict[str, Any]:
         "name": name,
         "status": "refused",
         "reason": reason,
-        "output": output,
     }
 
 

@@ -31,6 +31,7 @@ class Plan:
         queue: the units left.
         settings: classes and image size, by model.
         claims: what this run has taken of the work, where it is to be done and not only told.
+        fresh: that what is committed is to be taken away before the first unit.
     """
 
     job: Job
@@ -38,6 +39,7 @@ class Plan:
     queue: UnitQueue
     settings: dict[str, Setting]
     claims: Claims | None = None
+    fresh: bool = False
 
 
 def index_name(config: DatasetConfig) -> str:
@@ -57,6 +59,8 @@ def make_plan(
     output: Output,
     load_index: LoadIndex,
     claims: Claims | None = None,
+    *,
+    fresh: bool = False,
 ) -> Plan:
     """Lay out variants and units, and look up what the output holds of them.
 
@@ -66,10 +70,11 @@ def make_plan(
         output: where its results are.
         load_index: lists a data set's samples.
         claims: by which the units are shared with other runs of the output; default: they are not to be done.
+        fresh: everything is to be done again, whatever is there.
     """
     layout = Layout(spec, checked, profile, load_index)
     variants = {variant.path: variant for variant in layout.variants()}
-    committed = output.together(output.parts, variants)
+    committed = {path: [] for path in variants} if fresh else output.together(output.parts, variants)
     training, validation = layout.training, layout.validation
     job = Job(
         output=output.uri,
@@ -89,6 +94,6 @@ def make_plan(
         options=profile.options(),
     )
     if claims is None:
-        return Plan(job, committed, UnitQueue(variants, committed), layout.settings)
+        return Plan(job, committed, UnitQueue(variants, committed), layout.settings, fresh=fresh)
     queue = SharedQueue(variants, committed, claims, lambda paths: output.together(output.parts, paths))
-    return Plan(job, committed, queue, layout.settings, claims)
+    return Plan(job, committed, queue, layout.settings, claims, fresh)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from jobs.document import read_document, write_document
 from jobs.overrides import apply_overrides
-from jobs.problem import Place, Problem
+from jobs.problem import Problem
 from jobs.spec import JobSpec, find_spec, load_spec
 
 
@@ -27,8 +27,8 @@ def portable_text(path: str | Path, overrides: Sequence[str] = ()) -> str:
     if not isinstance(value, dict):
         raise TypeError(f"{path}: load_spec took {type(value).__name__} for a spec")
     value["output"] = spec.output
-    value["dataset"].update({place[1]: path for place, path in _paths(spec) if place[0] == "dataset"})
-    for place, resolved in _paths(spec):
+    value["dataset"].update({place[1]: path for place, path in spec.paths() if place[0] == "dataset"})
+    for place, resolved in spec.paths():
         if place[0] == "models":
             value["models"][place[1]]["weights"] = resolved
     return write_document(value)
@@ -52,7 +52,7 @@ def unreachable(spec: JobSpec, writable: Sequence[str], readable: Sequence[str])
             f"gs://bucket/prefix) or a folder of a volume, {_known(writable)}"
         )
         problems.append(spec.problem(("output",), message))
-    for place, path in _paths(spec):
+    for place, path in spec.paths():
         if not _is_there(path, readable):
             message = (
                 f"'{path}' is a path of this machine; expected a path as the pods see it, in a volume or in the image "
@@ -78,7 +78,7 @@ def absent(spec: JobSpec, elsewhere: Sequence[str]) -> list[Problem]:
             f"'{path}' is not there; expected a path that this machine shares with the cluster's nodes, or one in a "
             "folder that only they see (--on-cluster FOLDER)",
         )
-        for place, path in _paths(spec)
+        for place, path in spec.paths()
         # A source that fetches its files makes the folder for them as well.
         if not (place[0] == "dataset" and getattr(spec.dataset, "download", False))
         and not _is_there(path, elsewhere)
@@ -93,20 +93,6 @@ def is_local(path: str, elsewhere: Sequence[str] = ()) -> bool:
 
 def _known(folders: Sequence[str]) -> str:
     return f"known: {', '.join(folders)}" if folders else "mounted by --volume CLAIM:FOLDER"
-
-
-def _paths(spec: JobSpec) -> list[tuple[Place, str]]:
-    """Where data and weights are read, with their places in the spec."""
-    found: list[tuple[Place, str]] = []
-    for key in spec.dataset.paths:
-        path = getattr(spec.dataset, key)
-        if path is not None:
-            found.append((("dataset", key), path))
-    for number, model in enumerate(spec.models):
-        weights = model.weights_path()
-        if weights is not None:
-            found.append((("models", number, "weights"), weights))
-    return found
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:

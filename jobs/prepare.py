@@ -31,12 +31,13 @@ def prepare(
         spec: the spec.
         profile: where it shall run.
         create: make the output where there is none; without it nothing is written to a place without one.
-        fresh: take back what earlier runs committed of it.
+        fresh: plan all of it, whatever earlier runs committed; nothing is taken away here.
         begin: gives the claims by which a run shares the work with others; default: nothing is to be run.
 
     Raises:
         SpecError: with every problem found.
-        FatalError: the output cannot be used, or another run is at work on what is to be taken back.
+        FatalError: the output cannot be used.
+        RetryableError: it does not answer.
     """
     indexes = _Indexes(spec.output)
     checked = check(spec, indexes.load)
@@ -45,14 +46,7 @@ def prepare(
         indexes.keep(output)
     # Before anything is looked up, so that no other run ends unseen in between.
     claims = begin(output) if begin is not None else None
-    plan = make_plan(spec, checked, profile, output, indexes.load, claims)
-    if fresh:
-        for path in plan.job.variants:
-            output.forget(path)
-        plan = make_plan(spec, checked, profile, output, indexes.load, claims)
-        if claims is not None:
-            claims.cleared()
-    return output, checked, plan
+    return output, checked, make_plan(spec, checked, profile, output, indexes.load, claims, fresh=fresh)
 
 
 class _Indexes:

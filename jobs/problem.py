@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.credential import without_credentials
 from pipeline.errors import FatalError
 from pipeline.suggestion import did_you_mean
 
@@ -27,6 +28,11 @@ class Problem:
     line: int | None
     place: str
     message: str
+
+    def __post_init__(self) -> None:
+        """Wherever a problem is shown, it shows no credentials."""
+        for name in ("file", "message"):
+            object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"

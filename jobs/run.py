@@ -115,7 +115,6 @@ def _run(
         record.write_repeat(output, plan, same)
         result = Result("done", record.name, page, 0, 0, same["failures"])
     else:
-        output.together(lambda path: output.describe(path, plan.job.variants[path].description()), plan.job.variants)
         record.write(output, plan, "running")
         with signs_of_life(output, record.name, record.tally):
             result = _carry_out(spec, profile, output, plan, checked, telling)
@@ -134,7 +133,7 @@ def _carry_out(
         telling.log.say("begun", f"{units} units to do", units=units, output=output.uri)
         with telling.progress.showing(record.tally):
             if units:
-                make_executor(profile).run(plan.job, plan.queue, telling.watch)
+                make_executor(profile).run(plan.job, plan.queue, telling.watch, partial(_begin, output, plan))
         grid = read_grid(output, plan.job.variants.values())
         for notice in (*_unexplained(output, plan, spec), *_trained(grid)):
             telling.say(notice)
@@ -157,10 +156,20 @@ def _carry_out(
         failures = sum(map(len, _failed_samples(output, plan).values()))
         # Units in flight may have been committed after the last report: what is left is looked up.
         left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
-        if plan.claims is not None and not plan.claims.shared:
+        if plan.claims is not None and not plan.claims.shared and record.started_units:
             record.done = units - left
         record.write(output, plan, "stopped", failures=failures)
     return Result("stopped", record.name, None, record.done, left, failures, reason=reason, interrupted=interrupted)
+
+
+def _begin(output: Output, plan: Plan) -> None:
+    """Make room for what is computed; called when there are workers, so that who cannot start takes nothing away."""
+    variants = plan.job.variants
+    if plan.fresh:
+        output.together(output.forget, variants)
+        if plan.claims is not None:
+            plan.claims.cleared()
+    output.together(lambda path: output.describe(path, variants[path].description()), variants)
 
 
 def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:

@@ -142,6 +142,19 @@ class JobSpec(Config):
             return Problem(self.name, None, spelled(place), message)
         return self._written.problem(place, message)
 
+    def paths(self) -> list[tuple[Place, str]]:
+        """Where data and weights are read, with their places in this object."""
+        found: list[tuple[Place, str]] = []
+        for key in self.dataset.paths:
+            path = getattr(self.dataset, key)
+            if path is not None:
+                found.append((("dataset", key), path))
+        for number, model in enumerate(self.models):
+            weights = model.weights_path()
+            if weights is not None:
+                found.append((("models", number, "weights"), weights))
+        return found
+
     def _with_absolute_paths(self, document: Document) -> Self:
         models = []
         for index, model in enumerate(self.models):
@@ -219,7 +232,20 @@ def load_spec(path: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
         raise SpecError(_in_order(problems))
     spec = spec._with_absolute_paths(document)
     spec._written = written
+    if problems := _credentials(spec):
+        raise SpecError(problems)
     return spec
+
+
+def _credentials(spec: JobSpec) -> list[Problem]:
+    """Paths with credentials in them, which would travel with the spec to wherever it runs and is kept."""
+    problems = []
+    for place, path in spec.paths():
+        try:
+            refuse_credentials(path)
+        except FatalError as error:
+            problems.append(spec.problem(place, str(error)))
+    return problems
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -9,8 +9,11 @@ from pipeline.errors import FatalError
 
 HIDDEN = "…"
 
-_SECRET = r"key|token|secret|signature|password|passwd|credential|sig"
+_SECRET = r"key|token|secret|signature|pass|pwd|auth|credential|sig"
 _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s'\"]*@")
+_BUCKETS = ("s3", "gs", "gcs")
+# A secret key can hold a slash; a bucket's name holds no colon.
+_KEYS = re.compile(r"\b((?:s3|gs|gcs)://)[^/\s'\"@]*:[^\s'\"]*@")
 _PARAMETER = re.compile(rf"([?&;][^=&;\s]*(?:{_SECRET})[^=&;\s]*=)[^&;\s'\"]+", re.IGNORECASE)
 _ANONYMOUS = "anonymous"
 """The user of `gs://anonymous@bucket`, which says that there are no credentials."""
@@ -37,7 +40,8 @@ def refuse_credentials(address: str) -> None:
     except ValueError as error:
         raise FatalError(f"{scheme}://{HIDDEN}: is no address: {error}") from error
     held = [name for name, _ in options if re.search(_SECRET, name, re.IGNORECASE)]
-    if held or inner or user not in ("", _ANONYMOUS):
+    keys = scheme in _BUCKETS and ":" in parts.netloc
+    if held or inner or keys or user not in ("", _ANONYMOUS):
         what = f"'{held[0]}'" if held else "a user or a key"
         raise FatalError(
             f"{scheme}://{HIDDEN}: holds {what}, and addresses are kept in records and shown on pages; give "
@@ -48,4 +52,4 @@ def refuse_credentials(address: str) -> None:
 
 def without_credentials(text: str) -> str:
     """A text, such as a library's error, without the users, passwords, keys and signatures of addresses in it."""
-    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", _KEYS.sub(rf"\1{HIDDEN}@", text)))

@@ -150,5 +150,6 @@ def _options(address: str, parts: SplitResult, known: tuple[str, ...]) -> dict[s
         raise FatalError(f"{address}: names no bucket; {parts.scheme}://BUCKET/FOLDER was expected")
     for name in options:
         if name not in known:
-            raise FatalError(f"{address}: no option '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+            where = file_address(address, "")
+            raise FatalError(f"{where}: no option '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
     return options

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from pipeline.commit import CommitFolder, as_dataset
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError
 from pipeline.files import reading
 from pipeline.filesystem import open_filesystem
 
@@ -36,17 +36,11 @@ def open_output(uri: str | Path, *, create: bool = False, missing_ok: bool = Fal
 
     Raises:
         FatalError: the folder is missing, holds something else, or was written by a newer format.
+        RetryableError: the store does not answer.
     """
     text = str(uri)
     filesystem, root = open_filesystem(text)
     output = Output(filesystem, root, text if "://" in text else root)
-    try:
-        return _opened(output, filesystem, root, create=create, missing_ok=missing_ok)
-    except RetryableError as error:
-        raise FatalError(f"the output cannot be reached: {error}") from error
-
-
-def _opened(output: Output, filesystem: pafs.FileSystem, root: str, *, create: bool, missing_ok: bool) -> Output:
     with reading(output.uri):
         if isinstance(filesystem, pafs.LocalFileSystem) and Path(root).is_file():
             raise FatalError(f"{output.uri}: is a file, an output is a folder")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,11 +21,13 @@ TRIALS = 4
 """Ray gives a node half a minute to start, which a machine with other work may not do."""
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("", 0))
-        return int(one.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports that nobody listens on."""
+    with ExitStack() as held:
+        found = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in found:
+            one.bind(("", 0))
+        return [int(one.getsockname()[1]) for one in found]
 
 
 class Node:
@@ -42,7 +44,7 @@ class Node:
             # Zero lets the system choose the workers' ports: two nodes of one machine would take the same ones.
             common = ["--block", "--disable-usage-stats", "--num-cpus=1", "--num-gpus=0", "--min-worker-port=0",
                       "--max-worker-port=0", "--object-store-memory=150000000",
-                      f"--dashboard-agent-listen-port={free_port()}"]  # fmt: skip
+                      f"--dashboard-agent-listen-port={free_ports(1)[0]}"]  # fmt: skip
             with log.open("wb") as printed:
                 self._process = subprocess.Popen(
                     [str(RAY), "start", *words, *common],
@@ -101,10 +103,10 @@ class SmallCluster:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        port, dashboard = free_port(), free_port()
+        port, dashboard, client = free_ports(3)
         words = ["--head", f"--port={port}", f"--temp-dir={folder}", "--include-dashboard=true",
                  "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-                 f"--ray-client-server-port={free_port()}"]  # fmt: skip
+                 f"--ray-client-server-port={client}"]  # fmt: skip
         self.head = Node(words, folder / "head.log")
         self.address = (folder / "ray_current_cluster").read_text().strip()
         self.dashboard = f"http://127.0.0.1:{dashboard}"

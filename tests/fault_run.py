@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from fault_output import markers
@@ -21,6 +20,11 @@ def environment(**further: str) -> dict[str, str]:
     """This process's variables, with the networks of `fault_network` on the path."""
     path = [str(HERE.parent), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1", **further}
+
+
+def hear_ctrl_c() -> None:
+    """In a new process: what a shell starts in the background ignores Ctrl-C, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Command:
@@ -44,8 +48,7 @@ class Command:
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
-                # What a shell starts in the background ignores Ctrl-C, and so would this.
-                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=hear_ctrl_c,
             )
 
     @property

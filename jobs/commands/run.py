@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from rich.console import Console
 
 from jobs.cli import FAILED, INTERRUPTED, MISTAKE, OK, STOPPED
 from jobs.console import plain
-from jobs.junit import run_cases, write_junit
-from jobs.log import STANDARD_ERROR, RunLog, logging_to
+from jobs.junit import refused_cases, run_cases, write_junit
+from jobs.log import STANDARD_ERROR, logging_to
 from jobs.notify import (
     VARIABLE,
     check_address,
@@ -75,12 +76,18 @@ def run(
     if notify:
         check_address(notify)
         hide_address(notify)
+    job: JobSpec | None = None
     with logging_to(log) as lines:
         try:
+            if junit is not None:
+                # That it cannot be written is told now; and it is nobody's if the run does not begin.
+                write_junit(junit, f"heatline run {spec}", refused_cases(Path(spec).stem, "the run has not ended"))
             job = load_spec(spec, overrides)
-            result = _run(job, profile, lines, fresh=fresh, notify=notify, shown=log != STANDARD_ERROR)
+            shown = Progress(None if log != STANDARD_ERROR else Console(quiet=True))
+            result = run_job(job, load_profile(profile), shown, lines, fresh=fresh)
         except (FatalError, RetryableError) as error:
             lines.say("refused", str(error), logging.ERROR)
+            _refuse(job.name if job is not None else Path(spec).stem, str(error), notify, junit)
             if log != STANDARD_ERROR:
                 raise
             return MISTAKE if isinstance(error, FatalError) else STOPPED
@@ -95,28 +102,25 @@ def run(
     return FAILED if result.status == "failed" else OK
 
 
-def _run(job: JobSpec, profile: str | None, log: RunLog, *, fresh: bool, notify: str | None, shown: bool) -> Result:
-    """The run; a webhook is told of one that does not begin."""
-    try:
-        return run_job(job, load_profile(profile), Progress(None if shown else Console(quiet=True)), log, fresh=fresh)
-    except (FatalError, RetryableError) as error:
-        if notify:
-            _deliver(notify, refusal_message(job.name, job.output, str(error)))
-        raise
+def _refuse(name: str, reason: str, notify: str | None, junit: Path | None) -> None:
+    """Tell continuous integration and a webhook of a run that did not begin."""
+    if notify:
+        _deliver(notify, refusal_message(name, reason))
+    if junit is not None:
+        with suppress(FatalError):
+            write_junit(junit, f"heatline run {name}", refused_cases(name, reason))
 
 
 def _hand_on(job: JobSpec, result: Result, notify: str | None, junit: Path | None) -> None:
-    """To continuous integration, and to a webhook."""
-    if junit is not None:
-        record = open_output(job.output).run(result.run)
-        write_junit(junit, f"heatline run {result.run}", run_cases(record), record["started"])
-    if notify:
-        try:
-            message = run_message(open_output(job.output), result)
-        except (FatalError, RetryableError) as error:
-            click.echo(f"warning: the webhook was told nothing: {' '.join(str(error).split())}", err=True)
-            return
-        _deliver(notify, message)
+    """To a webhook and to continuous integration; that one cannot be told is a warning and changes no exit code."""
+    try:
+        if notify:
+            _deliver(notify, run_message(open_output(job.output), result))
+        if junit is not None:
+            record = open_output(job.output).run(result.run)
+            write_junit(junit, f"heatline run {result.run}", run_cases(record), record["started"])
+    except (FatalError, RetryableError) as error:
+        click.echo(f"warning: not everybody was told: {plain(' '.join(str(error).split()))}", err=True)
 
 
 def _deliver(address: str, message: dict[str, Any]) -> None:

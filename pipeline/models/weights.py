@@ -106,7 +106,7 @@ def flat_state(loaded: object, source: str) -> Mapping[str, Tensor]:
             state = state[key]
     if not isinstance(state, Mapping) or not state:
         raise FatalError(f"{source}: expected a state dict (tensors by name), got {type(loaded).__name__}")
-    strangers = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    strangers = [key for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if strangers:
         raise FatalError(
             f"{source}: expected tensors by name, got other things as well "
@@ -148,7 +148,7 @@ def _parse_safetensors(content: bytes, source: str) -> Weights:
         raise FatalError(f"{source}: not a safetensors file, or cut short: {_first_line(error)}") from None
     # The header's length stands in the first eight bytes; safetensors reads metadata from files alone.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return Weights(flat_state(state, source), header.get("__metadata__", {}), source)
+    return Weights(flat_state(state, source), header.get("__metadata__") or {}, source)
 
 
 def _parse_torch(content: bytes, source: str) -> Mapping[str, Tensor]:
@@ -159,13 +159,14 @@ def _parse_torch(content: bytes, source: str) -> Mapping[str, Tensor]:
             f"{source}: not a PyTorch file of tensors alone; other pickled objects are not loaded, since "
             "that can run code: save the model's state_dict(), best as safetensors"
         ) from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise FatalError(f"{source}: not a PyTorch file, or cut short: {_first_line(error)}") from None
+    except Exception as error:
+        # Bytes that somebody else made can bring up anything: a KeyError of an opcode, an IndexError of a stack.
+        raise FatalError(f"{source}: not a PyTorch file, or cut short: {_first_line(error)}") from error
     return flat_state(loaded, source)
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    return str(error).strip().split("\n", 1)[0] or type(error).__name__
 
 
 def shorten(names: Sequence[str], shown: int = 3) -> str:

@@ -24,6 +24,7 @@ class SplitImages:
         self._datasets: dict[Split, Dataset] = {}
         self._caches: dict[Split, ImageCache] = {}
         self._unreadable: dict[Split, set[int]] = defaultdict(set)
+        self._looked_up: set[Split] = set()
 
     def dataset(self, split: Split) -> Dataset:
         """The samples of a split.
@@ -40,7 +41,6 @@ class SplitImages:
                 if config is None or index is None:
                     raise ShardError("the job has no images to train on anew")
                 self._datasets[split] = Dataset(config, self._output.open_table(index), job.seed)
-                self._unreadable[split] |= unreadable_positions(self._output, job, split)
             return self._datasets[split]
 
     def kept(self, split: Split) -> ImageCache:
@@ -49,17 +49,22 @@ class SplitImages:
             if split not in self._caches:
                 options = self._job.options
                 self._caches[split] = ImageCache(
-                    self.dataset(split),
-                    options.cache_bytes,
-                    options.decode_threads,
-                    unreadable=self._unreadable[split],
+                    self.dataset(split), options.cache_bytes, options.decode_threads, unreadable=self._avoided(split)
                 )
             return self._caches[split]
 
     def apart(self, split: Split) -> ImageCache:
         """Images of a split, of which none is decoded but those asked for, and none kept."""
         threads = self._job.options.decode_threads
-        return ImageCache(self.dataset(split), 0, threads, block=1, unreadable=self._unreadable[split])
+        return ImageCache(self.dataset(split), 0, threads, block=1, unreadable=self._avoided(split))
+
+    def _avoided(self, split: Split) -> set[int]:
+        """What is not to be decoded; what earlier runs found is looked up with the first images."""
+        with self._opening:
+            if split not in self._looked_up:
+                self._looked_up.add(split)
+                self._unreadable[split] |= unreadable_positions(self._output, self._job, split)
+            return self._unreadable[split]
 
     def avoid(self, unreadable: Mapping[Split, Set[int]]) -> None:
         """Never decode the images at these positions again: it ends the process."""

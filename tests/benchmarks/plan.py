@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ import yaml
 from rich.console import Console
 
 import jobs.run
-from cluster.executor import Watch
+from cluster.executor import Watch, nothing
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
 from jobs.plan import index_name
@@ -102,9 +103,9 @@ class _StartedError(Exception):
 class _FirstUnit:
     """An executor that has a worker, and ends when it would hand it a unit."""
 
-    def run(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
+    def run(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None] = nothing) -> None:
         """See `Executor`."""
-        del watch
+        del watch, begin
         Worker(job)
         if queue.take(0) is None:
             raise RuntimeError("no unit is ready")

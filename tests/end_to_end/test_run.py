@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from jobs.cli import FAILED, OK, main
+from jobs.cli import FAILED, MISTAKE, OK, main
 from pipeline.contracts import Batch
 from pipeline.data import Dataset, build_index
 from pipeline.data.digits import Digits
@@ -109,6 +109,31 @@ def test_a_larger_limit_keeps_what_is_there(write_spec: Write, write_profile: Wr
     assert len(second) == 6 * 40 and all(np.array_equal(second[key], value) for key, value in first.items())
     assert main(["run", str(write_spec()), "--profile", profile, "--set", "dataset.limit=10"]) == OK
     assert committed(output) == after and len(all_maps(output)) == 6 * 10
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ({"executor": "ray", "address": "127.0.0.1:1"}, "nobody answers there"),
+        ({"executor": "local", "gpus_per_worker": 1}, "PyTorch sees none here"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_fresh_takes_nothing_away_where_nothing_can_be_computed(
+    write_spec: Write,
+    write_profile: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    profile: dict[str, object],
+    said: str,
+) -> None:
+    spec = str(write_spec())
+    assert main(["run", spec, "--profile", str(write_profile())]) == OK
+    before = {str(one) for one in (tmp_path / "out").rglob("*") if one.is_file() and "runs" not in one.parts}
+    capsys.readouterr()
+    assert main(["run", spec, "--profile", str(write_profile("none", **profile)), "--fresh"]) == MISTAKE
+    assert said in capsys.readouterr().err
+    assert {str(one) for one in (tmp_path / "out").rglob("*") if one.is_file() and "runs" not in one.parts} == before
 
 
 def test_fresh_computes_everything_again(write_spec: Write, write_profile: Write) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from fault_run import hear_ctrl_c
 
 from jobs.cli import INTERRUPTED, MISTAKE, OK, STOPPED, main
 from pipeline.noise import Noise
@@ -26,6 +27,7 @@ def start(spec: Path, profile: Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*COMMAND, "run", str(spec), "--profile", str(profile)],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )  # fmt: skip
 
 

@@ -20,6 +20,12 @@ HELD = [
     "https://bucket.s3.amazonaws.com/x?X-Amz-Signature=hunter2",
     "gs://bucket/x?GoogleAccessId=a&Signature=hunter2",
     "abfs://container@account/x?sig=hunter2",
+    "s3://AKIAX:sEc/hunter2@bucket/prefix",
+    "s3://bucket/prefix?endpoint_override=http://user:hunter2@host:9000",
+    "s3://bucket/prefix?endpoint_override=http%3A%2F%2Fuser%3Ahunter2%40host",
+    "s3://bucket/prefix?endpoint_override=user:hunter2@host:9000",
+    "s3://bucket/prefix?pass=hunter2",
+    "gs://bucket/prefix?authorization=hunter2",
 ]
 PLAIN = [
     "/data/a@b:c?key=1",
@@ -49,7 +55,7 @@ def test_an_output_with_credentials_is_never_opened() -> None:
     assert "hunter2" not in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["output", "dataset.path"])
+@pytest.mark.parametrize("key", ["output", "dataset.path", "weights"])
 def test_a_spec_with_credentials_is_refused_with_its_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str
 ) -> None:
@@ -64,6 +70,8 @@ def test_a_spec_with_credentials_is_refused_with_its_line(
     file = tmp_path / "leaky.yaml"
     if key == "output":
         spec["output"] = HELD[0]
+    elif key == "weights":
+        spec["models"] = [{"name": "mnist_cnn2", "weights": HELD[0]}]
     else:
         spec["dataset"] = {"source": "parquet", "path": HELD[0]}
     file.write_text(yaml.safe_dump(spec))
@@ -71,6 +79,21 @@ def test_a_spec_with_credentials_is_refused_with_its_line(
     captured = capsys.readouterr()
     assert "leaky.yaml:" in captured.err and key in captured.err and "hunter2" not in captured.err + captured.out
     assert not list((tmp_path / "out").rglob("*.json"))
+    for words in (["validate", "--json"], ["validate"], ["schedule", "--cron", "0 3 * * 1", "--target", "cron"]):
+        assert main([words[0], str(file), *words[1:]]) == MISTAKE
+        captured = capsys.readouterr()
+        assert "credentials" in captured.err + captured.out and "hunter2" not in captured.err + captured.out
+
+
+def test_a_secret_with_a_slash_is_hidden_in_texts() -> None:
+    text = "s3://AKIAX:sEc/hun/ter2@bucket/a failed, http://host:9000/a/b@c did not"
+    assert without_credentials(text) == "s3://…@bucket/a failed, http://host:9000/a/b@c did not"
+
+
+def test_an_unknown_option_is_named_without_its_value() -> None:
+    with pytest.raises(FatalError, match="no option 'regoin'; did you mean 'region'") as error:
+        open_output("s3://bucket/prefix?regoin=hunter2")
+    assert "hunter2" not in str(error.value)
 
 
 def test_a_text_loses_what_is_secret_and_keeps_the_rest() -> None:

@@ -166,6 +166,26 @@ def test_a_pickle_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
+@pytest.mark.parametrize("content", [b"e\x00\x00", b"\x80\x02q", b"0" * 600, b"(lp0\n"])
+def test_odd_bytes_under_the_name_of_a_pytorch_file_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.pt").write_bytes(content)
+    with pytest.raises(FatalError, match=r"odd\.pt: not a PyTorch file") as caught:
+        read_weights(tmp_path / "odd.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_tensors_whose_names_are_numbers_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbers.pt")
+    with pytest.raises(FatalError, match="expected tensors by name"):
+        read_weights(tmp_path / "numbers.pt")
+
+
+def test_a_safetensors_file_whose_metadata_is_null_has_none() -> None:
+    header = b'{"__metadata__":null,"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    found = read_weights(len(header).to_bytes(8, "little") + header + bytes(4))
+    assert not found.metadata and list(found.state) == ["w"]
+
+
 def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(FatalError, match="epoch"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from synthetic_rerun import FIRST, SECOND, values, write_rerun
@@ -240,6 +242,39 @@ def test_a_run_that_does_not_begin_is_told_too(hook: Hook, ended: Ended) -> None
     assert main([*ended(FatalError("the weights are gone")), "--notify", hook.address]) == MISTAKE
     ((_, _, message),) = hook.got
     assert (message["status"], message["name"], message["reason"]) == ("refused", "quickstart", "the weights are gone")
+
+
+def test_a_run_whose_spec_cannot_be_read_is_told_of_too(hook: Hook, tmp_path: Path) -> None:
+    (tmp_path / "weekly.yaml").write_text("version: 1\nmethodz: [gradient]\n")
+    for name in ("weekly.yaml", "none.yaml"):
+        assert main(["run", str(tmp_path / name), "--notify", hook.address]) == MISTAKE
+    (_, _, wrong), (_, _, missing) = hook.got
+    assert wrong["name"] == "weekly" and "methodz" in wrong["reason"] and "no such file" in missing["reason"]
+
+
+def test_a_file_for_continuous_integration_that_cannot_be_written_is_told_before_anything_runs(
+    ended: Ended, capsys: Capture
+) -> None:
+    assert main([*ended(AssertionError("it runs")), "--junit", "/proc/none/j.xml"]) == MISTAKE
+    assert "--junit /proc/none/j.xml: cannot be written" in capsys.readouterr().err
+
+
+def test_a_run_that_does_not_begin_leaves_no_file_of_the_run_before(ended: Ended, tmp_path: Path) -> None:
+    file = tmp_path / "j.xml"
+    file.write_text("<testsuites tests='1' failures='0'/>")
+    assert main([*ended(FatalError("the weights are gone")), "--junit", str(file)]) == MISTAKE
+    (case,) = ElementTree.parse(file).getroot().iter("testcase")
+    assert case.attrib["name"] == "quickstart" and case[0].attrib["message"] == "the weights are gone"
+
+
+def test_a_file_that_cannot_be_written_any_more_is_a_warning_after_the_webhook_was_told(
+    hook: Hook, ended: Ended, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "reports"
+    hook.asked = lambda: (shutil.rmtree(folder), folder.touch())
+    words = [*ended(result()), "--notify", hook.address, "--junit", str(folder / "j.xml")]
+    assert main(words) == OK
+    assert len(hook.got) == 1 and "warning: not everybody was told: --junit" in capsys.readouterr().err
 
 
 def test_a_bad_address_is_a_mistake_before_anything_runs(ended: Ended, capsys: Capture) -> None:

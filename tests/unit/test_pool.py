@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_ray import Actor, FakeRay
-from fault_cluster import free_port
+from fault_cluster import free_ports
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 import cluster.capacity
@@ -245,7 +245,7 @@ def test_a_job_whose_cluster_has_lost_its_head_stops_and_asks_nothing_of_it(
     ray, pool = start(GROWING, "one")
     actors = up(ray, pool, 1, "one")
     monkeypatch.undo()
-    pool._head = Head(f"127.0.0.1:{free_port()}", clock=ray.monotonic)
+    pool._head = Head(f"127.0.0.1:{free_ports(1)[0]}", clock=ray.monotonic)
     with pytest.raises(RetryableError, match=r"the head of the Ray cluster, 127.0.0.1:\d+, has not answered for 3\d s"):
         while True:
             ray.now += 1
