@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -96,6 +97,34 @@ def _telling_of_a_stop(watch: Watch) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _hearing_sigterm() -> Iterator[None]:
+    """Around Ray's start, in which Ray puts its own handler of SIGTERM into place: the caller's is told what came.
+
+    Ray's prints a stack and raises SystemExit, which Python passes over where it happens to fork a process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler, came = signal.getsignal(signal.SIGTERM), False
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        for end in (reader, writer):
+            end.setblocking(False)
+        waking = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        except SystemExit:
+            came = True
+        finally:
+            signal.set_wakeup_fd(waking)
+            signal.signal(signal.SIGTERM, handler)
+            with contextlib.suppress(BlockingIOError):
+                came = came or signal.SIGTERM in reader.recv(4096)
+    if came and callable(handler):
+        handler(signal.SIGTERM, None)
+
+
+@contextlib.contextmanager
 def _ray(profile: Profile) -> Iterator[None]:
     """Ray, for the time of the block, from a clean working directory.
 
@@ -107,7 +136,7 @@ def _ray(profile: Profile) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    before, on_stop = Path.cwd(), signal.getsignal(signal.SIGTERM)
+    before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="heatline-") as clean:
         os.chdir(clean)
         try:
@@ -120,24 +149,17 @@ def _ray(profile: Profile) -> Iterator[None]:
             else:
                 keep_token()
             try:
-                ray.init(
-                    address=profile.address or "local",
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    **({} if profile.address else local),
-                )
-            except SystemExit:
-                # SIGTERM came while Ray's own handler, which exits, stood in the place of the caller's.
-                if callable(on_stop):
-                    on_stop(signal.SIGTERM, None)
-                raise
+                with _hearing_sigterm():
+                    ray.init(
+                        address=profile.address or "local",
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                        **({} if profile.address else local),
+                    )
             except AuthenticationError as error:
                 raise FatalError(f"Ray at {profile.address or 'this machine'}: {NO_TOKEN}") from error
             except Exception as error:
                 raise _unreachable(profile.address, error) from error
-            if threading.current_thread() is threading.main_thread():
-                # Ray has put its own handler, which prints a stack and exits; the caller's says how to go on.
-                signal.signal(signal.SIGTERM, on_stop)
             yield
         finally:
             ray.shutdown()

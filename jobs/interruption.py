@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs.cli import INTERRUPTED, STOPPED
 
@@ -23,22 +23,40 @@ class StopRequested(BaseException):
     """
 
 
+class Stop:
+    """What a signal has asked for."""
+
+    def __init__(self) -> None:
+        self._asked: type[BaseException] | None = None
+
+    def ask(self, number: int) -> NoReturn:
+        """Stop for a signal, here and now."""
+        self._asked = KeyboardInterrupt if number == signal.SIGINT else StopRequested
+        raise self._asked
+
+    def check(self) -> None:
+        """Stop now, if what a signal raised got lost in code that passes over everything, as a finaliser does."""
+        if self._asked is not None:
+            raise self._asked
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[Stop]:
     """Inside the block the first signal stops the run in order, and a second ends the process at once.
 
     The first Ctrl-C raises KeyboardInterrupt in the main thread, SIGTERM `StopRequested`. What follows, part of it
     in Ray's code, bears no further exception: the next signal of either kind says one line and exits. A signal that
     the process ignores stays ignored.
     """
+    asked = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield asked
         return
 
     def stop(number: int, frame: Any) -> None:
         for each in before:
             signal.signal(each, end)
-        raise KeyboardInterrupt if number == signal.SIGINT else StopRequested
+        asked.ask(number)
 
     def end(number: int, frame: Any) -> None:
         cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
@@ -49,7 +67,7 @@ def stoppable() -> Iterator[None]:
     for each in before:
         signal.signal(each, stop)
     try:
-        yield
+        yield asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -12,7 +12,7 @@ from cluster import make_executor
 from cluster.profile import Profile
 from jobs.check import CheckedJob
 from jobs.heartbeat import signs_of_life
-from jobs.interruption import StopRequested, stoppable
+from jobs.interruption import Stop, StopRequested, stoppable
 from jobs.log import RunLog
 from jobs.plan import Plan, cached_index, make_plan
 from jobs.prepare import prepare
@@ -82,14 +82,14 @@ def run(
         SpecError, FatalError: before anything ran.
         RetryableError: likewise; a signal is one.
     """
-    with stoppable(), ExitStack() as ending:
+    with stoppable() as stop, ExitStack() as ending:
 
         def begin(output: Output) -> Claims:
             return ending.enter_context(Claims(output, clearing=fresh))
 
         try:
             prepared = prepare(spec, profile, create=True, fresh=fresh, begin=begin)
-            return _run(spec, profile, *prepared, progress, log or RunLog())
+            return _run(spec, profile, *prepared, progress, log or RunLog(), stop)
         except StopRequested as stopped:
             raise RetryableError("stopped by a signal before anything was done; the same command goes on") from stopped
 
@@ -102,12 +102,13 @@ def _run(
     plan: Plan,
     progress: Progress,
     log: RunLog,
+    stop: Stop,
 ) -> Result:
     """Run what was prepared, with a record of it."""
     known = output.runs()
     earlier = list(output.records(known[-RECENT:]))
     record = new_record(spec, plan, checked.dataset, profile, earlier, known)
-    telling = Telling(progress, log, record)
+    telling = Telling(progress, log, record, stop)
     plan = replace(plan, job=replace(plan.job, run=record.name))
     telling.log.begin(plan.job)
     if not len(plan.queue) and (found := _same_run(output, earlier, record)):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from cluster.executor import Event
+from jobs.interruption import Stop
 from jobs.log import RunLog
 from jobs.progress import Progress
 from jobs.record import RunRecord
@@ -22,11 +23,13 @@ class Telling:
         record: the record, with its tally.
     """
 
-    def __init__(self, progress: Progress, log: RunLog, record: RunRecord) -> None:
-        self.progress, self.log, self.record = progress, log, record
+    def __init__(self, progress: Progress, log: RunLog, record: RunRecord, stop: Stop) -> None:
+        self.progress, self.log, self.record, self._stop = progress, log, record, stop
 
     def watch(self, event: Event) -> None:
         """An event of the executor."""
+        if event.kind != "stopping":
+            self._stop.check()
         if event.kind == "started":
             self.record.started_units += 1
         if event.kind == "elsewhere":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
 from typing import Any
 
 import pytest
 
 from cluster.profile import Profile
-from cluster.ray_executor import RayExecutor
+from cluster.ray_executor import RayExecutor, _hearing_sigterm
 
 
 class StopError(Exception):
@@ -31,3 +35,27 @@ def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(RayExecutor, "_run", broken)
     with pytest.raises(SystemError, match="bad internal call"):
         RayExecutor(Profile()).run(None, None, print)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_sigterm_during_ray_s_start_reaches_the_callers_handler(lost: bool) -> None:
+    def handler(number: int, frame: object) -> None:
+        raise StopError
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(StopError), _hearing_sigterm():
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as `ray.init` does
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(5)
+            except SystemExit:
+                # As Python does with what is raised in a hook of `fork`.
+                if not lost:
+                    raise
+        assert signal.getsignal(signal.SIGTERM) is handler
+        with _hearing_sigterm():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
