@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +10,11 @@ import click
 from click.core import ParameterSource
 from pydantic import ValidationError
 
-from cluster.kuberay import Deployment, Toleration, Volume
+from cluster.kuberay import Deployment
 from jobs.cron import read_cron
 from jobs.expectation import Translator
 from jobs.manifest import TIMED, Kind
+from jobs.option import SELECTOR, TOLERATION, VOLUME, WORKERS
 from jobs.problem import Place, Problem, SpecError
 from jobs.schedule import (
     Rerun,
@@ -35,54 +35,6 @@ _KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image")
 _PODS = (
     *("image", "ray_version", "namespace", "cpus", "memory", "gpus", "volumes", "in_image", "secret"),
     *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds"),
-)
-
-
-def _reading(
-    form: str, pattern: str, make: Callable[[dict[str, str | None]], object]
-) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback that turns an option's text, or each of its texts, into a value.
-
-    Args:
-        form: what is expected, for people.
-        pattern: the same as a regular expression with named groups.
-        make: makes the value of the groups; it may raise `ValidationError`.
-    """
-
-    def one(ctx: click.Context, param: click.Parameter, text: str) -> object:
-        match = re.fullmatch(pattern, text)
-        try:
-            if match is not None:
-                return make(match.groupdict())
-        except ValidationError:
-            pass
-        raise click.BadParameter(f"expected {form}, got '{text}'", ctx, param)
-
-    def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        return tuple(one(ctx, param, text) for text in value) if param.multiple else one(ctx, param, value)
-
-    return read
-
-
-_VOLUME = _reading(
-    "CLAIM:FOLDER or CLAIM:FOLDER:ro, such as results:/results",
-    r"(?P<claim>[^:]+):(?P<path>/[^:]+?)/?(?P<mode>:ro)?",
-    lambda part: Volume(claim=str(part["claim"]), path=str(part["path"]), read_only=part["mode"] is not None),
-)
-_TOLERATION = _reading(
-    "KEY, KEY=VALUE or KEY=VALUE:EFFECT, such as nvidia.com/gpu:NoSchedule",
-    r"(?P<key>[^=:]+)(=(?P<value>[^=:]*))?(:(?P<effect>[A-Za-z]+))?",
-    lambda part: Toleration.model_validate({key: value for key, value in part.items() if value is not None}),
-)
-_SELECTOR = _reading(
-    "KEY=VALUE, such as cloud.google.com/gke-spot=true",
-    r"(?P<key>[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?)=(?P<value>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)",
-    lambda part: (part["key"], part["value"]),
-)
-_WORKERS = _reading(
-    "a number, or the least and the most such as 0-8",
-    r"(?P<least>[0-9]{1,6})(-(?P<most>[0-9]{1,6}))?",
-    lambda part: (int(str(part["least"])), int(part["most"] or str(part["least"]))),
 )
 
 
@@ -109,7 +61,7 @@ _WORKERS = _reading(
 @click.option("--namespace", default="default", help="of every object [default]")
 @click.option(
     "--workers",
-    callback=_WORKERS,
+    callback=WORKERS,
     metavar="N|MIN-MAX",
     default="1",
     help="pods that compute; MIN-MAX follows demand [1]",
@@ -122,7 +74,7 @@ _WORKERS = _reading(
 @click.option(
     "--volume",
     "volumes",
-    callback=_VOLUME,
+    callback=VOLUME,
     multiple=True,
     metavar="CLAIM:FOLDER[:ro]",
     help="mount a PersistentVolumeClaim",
@@ -133,14 +85,12 @@ _WORKERS = _reading(
 @click.option(
     "--toleration",
     "tolerations",
-    callback=_TOLERATION,
+    callback=TOLERATION,
     multiple=True,
     metavar="KEY[=VALUE][:EFFECT]",
     help="of the pods that compute",
 )
-@click.option(
-    "--node-selector", callback=_SELECTOR, multiple=True, metavar="KEY=VALUE", help="of the pods that compute"
-)
+@click.option("--node-selector", callback=SELECTOR, multiple=True, metavar="KEY=VALUE", help="of the pods that compute")
 @click.option("--suspend", is_flag=True, help="put it there, and start nothing")
 @click.option("--retries", type=int, help="backoffLimit [kuberay 0, kubernetes 3]")
 @click.option("--keep-seconds", type=int, default=3600, help="how long a finished run stays to be seen [3600]")
