@@ -14,11 +14,13 @@ from cluster.kuberay import (
     ray_job,
     ray_job_cron_job,
 )
-from cluster.kuberay.manifest import KUBECTL_IMAGE, RAY_JOB_FILE, created_ray_job
+from cluster.kuberay.cron_job import KUBECTL_IMAGE, RAY_JOB_FILE, RUNS_KEPT
+from cluster.kuberay.manifest import created_ray_job, kept_seconds
 from cluster.need import Need, said
 from cluster.profile import Profile
 from jobs.cron import Cron
 from jobs.document import write_document
+from jobs.duration import said_duration
 from jobs.problem import Problem, SpecError
 
 Kind = Literal["raycronjob", "cronjob", "rayjob", "raycluster", "pod"]
@@ -28,15 +30,13 @@ TIMED: tuple[Kind, ...] = ("raycronjob", "cronjob", "pod")
 MOST_BYTES = 1_000_000  # a ConfigMap holds 1 MiB, keys and all
 POD_SECONDS = 1800.0  # by then a node with a GPU has started and pulled the image
 
-_RETRIES = "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too."
 _NOTES: dict[Kind, tuple[str, ...]] = {
     "raycronjob": (
         "RayCronJob is alpha: KubeRay 1.6 or newer, its operator with --feature-gates=RayCronJob=true.",
         "Without it: --kind cronjob.",
-        _RETRIES,
     ),
-    "cronjob": ("The CronJob creates the RayJob that lies in the ConfigMap. KubeRay 1.5.1 or newer.", _RETRIES),
-    "rayjob": ("Runs once, as soon as it is there. KubeRay 1.5.1 or newer.", _RETRIES),
+    "cronjob": ("The CronJob creates the RayJob that lies in the ConfigMap. KubeRay 1.5.1 or newer.",),
+    "rayjob": ("Runs once, as soon as it is there. KubeRay 1.5.1 or newer.",),
     "raycluster": (
         "Stays until it is deleted. KubeRay 1.5.1 or newer. It makes a Secret of the cluster's name; its auth_token is",
         "the RAY_AUTH_TOKEN of whoever submits, and kubectl port-forward service/{name}-head-svc 8265 the way in.",
@@ -46,6 +46,17 @@ _NOTES: dict[Kind, tuple[str, ...]] = {
         "Kubernetes 1.26 or newer.",
     ),
 }
+_RAY_JOB_NOTES = (
+    "{kept} after the end the Ray cluster is deleted. The RayJob and the pod that submitted it, with the log, stay:",
+    "  kubectl get rayjobs --namespace {namespace} --selector {selector}",
+    "kubectl delete in place of get removes them, those that still run as well. An operator of KubeRay that has",
+    "DELETE_RAYJOB_CR_AFTER_JOB_FINISHES=true removes them with the cluster, log and all.",
+    "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too.",
+)
+_POD_NOTES = (
+    "{kept} with the log, as long as the node is there:",
+    "  kubectl get pods --namespace {namespace} --selector {selector}",
+)
 
 
 def manifest(
@@ -70,10 +81,10 @@ def manifest(
         SpecError: the spec is larger than a ConfigMap may be.
         ValueError: no cron line for a kind that takes one.
     """
-    notes = [line.format(name=deployment.name) for line in _NOTES[kind]]
-    if zone and kind == "raycronjob":
-        notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
-    head = "".join(f"# {line}\n" for line in ("Written by heatline schedule; kubectl apply -f FILE", *notes))
+    head = "".join(
+        f"# {line}\n"
+        for line in ("Written by heatline schedule; kubectl apply -f FILE", *_notes(kind, deployment, zone))
+    )
     if kind == "raycluster":
         return head + write_document(ray_cluster(deployment))
     if kind == "rayjob":
@@ -88,6 +99,34 @@ def manifest(
     deployment = deployment.model_copy(update={"files": {**deployment.files, RAY_JOB_FILE: created}})
     timed = ray_job_cron_job(deployment, cron.text, zone, kubectl_image)
     return head + write_document(_files(deployment), *timed)
+
+
+def _notes(kind: Kind, deployment: Deployment, zone: str | None) -> list[str]:
+    """What to know of the objects: which KubeRay, what becomes of a run and of what it leaves."""
+    # KubeRay gives the jobs of a RayCronJob no other label.
+    label = "ray.io/cronjob-name" if kind == "raycronjob" else "app.kubernetes.io/instance"
+    words = {
+        "name": deployment.name,
+        "namespace": deployment.namespace,
+        "selector": f"{label}={deployment.name}",
+        "kept": _kept(kind, deployment),
+    }
+    notes = list(_NOTES[kind])
+    if zone and kind == "raycronjob":
+        notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
+    if kind == "pod":
+        notes += _POD_NOTES
+    elif kind != "raycluster":
+        notes += _RAY_JOB_NOTES
+    return [line.format_map(words) for line in notes]
+
+
+def _kept(kind: Kind, deployment: Deployment) -> str:
+    if kind != "pod":
+        return said_duration(kept_seconds(deployment))
+    if deployment.keep_seconds is None:
+        return f"Of the last {RUNS_KEPT} runs that succeeded and the last {RUNS_KEPT} that failed the pod stays"
+    return f"For {said_duration(deployment.keep_seconds)} after the end the pod stays"
 
 
 def container_command(profile: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cluster.kuberay import CONFIG_FOLDER, Deployment, object_name
-from cluster.kuberay.manifest import KUBECTL_IMAGE
+from cluster.kuberay.cron_job import KUBECTL_IMAGE
 from jobs.cron import Cron
 from jobs.crontab import crontab_line, install_line
 from jobs.document import write_document

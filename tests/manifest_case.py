@@ -67,3 +67,14 @@ def manifest_text(case: str, folder: Path) -> str:
 def objects(text: str) -> dict[str, dict[str, Any]]:
     """A manifest's objects by kind."""
     return {one["kind"]: one for one in yaml.safe_load_all(text)}
+
+
+def ray_job_spec(case: str, folder: Path) -> dict[str, Any]:
+    """The RayJob's spec in a manifest, whatever starts it."""
+    found = objects(manifest_text(case, folder))
+    if "rayjob.yaml" in found["ConfigMap"]["data"]:
+        found["RayJob"] = yaml.safe_load(found["ConfigMap"]["data"]["rayjob.yaml"])
+    spec: dict[str, Any] = (
+        found["RayCronJob"]["spec"]["jobTemplate"] if "RayCronJob" in found else found["RayJob"]["spec"]
+    )
+    return spec

@@ -16,6 +16,8 @@ CONFIG_FOLDER = "/etc/heatline"
 LONGEST_NAME = 41
 """Of an object: KubeRay appends six characters for a RayJob and six more for its cluster, of at most 53."""
 
+LARGEST = 2**31 - 1
+"""Of the whole numbers that Kubernetes and KubeRay hold."""
 
 _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -95,8 +97,12 @@ class Deployment(Config):
     service_account: ObjectName | None = Field(None, description="ServiceAccount of the pods")
     suspend: bool = Field(False, description="put there, but started only when this is taken back")
     retries: int = Field(0, ge=0, description="backoffLimit: further attempts after one that failed")
-    keep_seconds: int = Field(
-        3600, ge=0, description="ttlSecondsAfterFinished: how long a finished run stays to be seen"
+    keep_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST,
+        description="ttlSecondsAfterFinished: how long the Ray cluster of a RayJob, GPUs and all, or the Job of a pod, "
+        "with its log, stays after the end; default: a minute, and until newer ones take its place",
     )
     command: tuple[str, ...] = Field((), description="what runs in the container")
     files: dict[str, str] = Field({}, description=f"texts by name that pods find in {CONFIG_FOLDER}")

@@ -10,6 +10,8 @@ Mapping = dict[str, object]
 
 # The user of cluster/Dockerfile; as group of mounted volumes it may write there.
 USER = 1000
+# Ray stops its workers and the run writes its record.
+STOP_SECONDS = 120
 
 CONTAINER_RIGHTS: Mapping = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_RIGHTS: Mapping = {
@@ -24,6 +26,11 @@ POD_RIGHTS: Mapping = {
 def labels(deployment: Deployment) -> Mapping:
     """Labels by which all objects of a job are found."""
     return {"app.kubernetes.io/name": "heatline", "app.kubernetes.io/instance": deployment.name}
+
+
+def metadata(deployment: Deployment) -> Mapping:
+    """Of an object of the job's name."""
+    return {"name": deployment.name, "namespace": deployment.namespace, "labels": labels(deployment)}
 
 
 def resources(machine: Machine) -> Mapping:

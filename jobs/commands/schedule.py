@@ -93,7 +93,11 @@ _PODS = (
 @click.option("--node-selector", callback=SELECTOR, multiple=True, metavar="KEY=VALUE", help="of the pods that compute")
 @click.option("--suspend", is_flag=True, help="put it there, and start nothing")
 @click.option("--retries", type=int, help="backoffLimit [kuberay 0, kubernetes 3]")
-@click.option("--keep-seconds", type=int, default=3600, help="how long a finished run stays to be seen [3600]")
+@click.option(
+    "--keep-seconds",
+    type=int,
+    help="after a run its Ray cluster stays so long, and is billed [60]; kubernetes: its pod and log [3 newer runs]",
+)
 @click.option("--kubectl-image", help="with --kind cronjob: an image whose entry point is kubectl")
 def schedule(
     spec: str,

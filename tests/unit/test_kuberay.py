@@ -13,7 +13,13 @@ from jsonschema import Draft202012Validator
 from manifest_case import CASES, CPU, GPU, manifest_text, objects
 from pydantic import ValidationError
 
-from cluster.kuberay import Deployment, Machine, Volume, object_name, ray_cluster
+from cluster.kuberay import (
+    Deployment,
+    Machine,
+    Volume,
+    object_name,
+    ray_cluster,
+)
 from cluster.kuberay.deployment import LONGEST_NAME
 
 

@@ -135,6 +135,15 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert worker["containers"][0]["volumeMounts"] == [{"name": "volume-0", "mountPath": "/d", "readOnly": False}]
 
 
+def test_the_header_tells_what_becomes_of_a_finished_run(capsys: Capture) -> None:
+    text = output(capsys, *RAY, *ELSEWHERE, "--keep-seconds", "7200", "--namespace", "n")
+    assert "# 2 h after the end the Ray cluster is deleted." in text
+    assert "#   kubectl get rayjobs --namespace n --selector ray.io/cronjob-name=heatline-quickstart\n" in text
+    assert "# Of the last 3 runs that succeeded and the last 3 that failed the pod stays" in output(
+        capsys, *POD, *ELSEWHERE
+    )
+
+
 def test_a_pod_is_tried_again_where_a_ray_job_is_not(capsys: Capture) -> None:
     pod = objects(output(capsys, *POD, *ELSEWHERE))["CronJob"]["spec"]["jobTemplate"]["spec"]
     assert pod["backoffLimit"] == 3
