@@ -34,9 +34,16 @@ _NOTES: dict[Kind, tuple[str, ...]] = {
     "raycronjob": (
         "RayCronJob is alpha: KubeRay 1.6 or newer, its operator with --feature-gates=RayCronJob=true.",
         "Without it: --kind cronjob.",
+        "A run starts whether or not the one before has ended. Two of one output share the work and are safe.",
     ),
-    "cronjob": ("The CronJob creates the RayJob that lies in the ConfigMap. KubeRay 1.5.1 or newer.",),
-    "rayjob": ("Runs once, as soon as it is there. KubeRay 1.5.1 or newer.",),
+    "cronjob": (
+        "{kuberay}",
+        "The CronJob creates the RayJob that lies in the ConfigMap.",
+        "At once, for a trial: kubectl create job --namespace {namespace} --from=cronjob/{name} {name}-trial",
+        "Its concurrencyPolicy keeps creators apart: a run starts whether or not the one before has ended. Two of one",
+        "output share the work and are safe.",
+    ),
+    "rayjob": ("{kuberay}", "Runs once, as soon as it is there; to run it again, delete it first."),
     "raycluster": (
         "Stays until it is deleted. KubeRay 1.5.1 or newer. It makes a Secret of the cluster's name; its auth_token is",
         "the RAY_AUTH_TOKEN of whoever submits, and kubectl port-forward service/{name}-head-svc 8265 the way in.",
@@ -44,6 +51,7 @@ _NOTES: dict[Kind, tuple[str, ...]] = {
     "pod": (
         "One pod with a Ray of its own; exit codes 1 (finished with failures) and 2 (a mistake) are not tried again.",
         "Kubernetes 1.26 or newer.",
+        "A time that comes while a run goes on is skipped, or made up for within an hour (concurrencyPolicy: Forbid).",
     ),
 }
 _RAY_JOB_NOTES = (
@@ -110,15 +118,38 @@ def _notes(kind: Kind, deployment: Deployment, zone: str | None) -> list[str]:
         "namespace": deployment.namespace,
         "selector": f"{label}={deployment.name}",
         "kept": _kept(kind, deployment),
+        "kuberay": "KubeRay 1.5.1 or newer."
+        if deployment.start_deadline_seconds is None
+        else "KubeRay 1.6 or newer; with --start-deadline none 1.5.1.",
     }
     notes = list(_NOTES[kind])
     if zone and kind == "raycronjob":
         notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
-    if kind == "pod":
-        notes += _POD_NOTES
-    elif kind != "raycluster":
-        notes += _RAY_JOB_NOTES
+    if kind != "raycluster":
+        notes += _POD_NOTES if kind == "pod" else _RAY_JOB_NOTES
+        notes += _limits(kind, deployment)
     return [line.format_map(words) for line in notes]
+
+
+def _limits(kind: Kind, deployment: Deployment) -> list[str]:
+    """What ends a run that is stuck, or how it is found."""
+    end = deployment.deadline_seconds
+    if kind == "pod":
+        if end is None:
+            return [
+                "No run is ended for taking long, or for waiting for a node (--deadline): a stuck one is old there."
+            ]
+        return [f"A run that is not done after {said_duration(end)} is ended, and its pod and log go (--deadline)."]
+    if end is None:
+        limits = ["No run is ended for taking long (--deadline): a stuck one is old and Running there, and silent in"]
+        limits += ["heatline status OUTPUT."]
+    else:
+        limits = [f"A run that is not done after {said_duration(end)} is ended (--deadline)."]
+    if deployment.start_deadline_seconds is not None:
+        limits += [f"One whose pods do not all run after {said_duration(deployment.start_deadline_seconds)} fails."]
+    elif end is None:
+        limits += ["Nor is one whose pods find no nodes (--start-deadline): it is old and Initializing there."]
+    return limits
 
 
 def _kept(kind: Kind, deployment: Deployment) -> str:

@@ -10,6 +10,7 @@ import click
 from pydantic import ValidationError
 
 from cluster.kuberay import Toleration, Volume
+from jobs.duration import DURATION, seconds_of
 
 
 def _reading(
@@ -33,6 +34,8 @@ def _reading(
         raise click.BadParameter(f"expected {form}, got '{text}'", ctx, param)
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is None:
+            return None
         return tuple(one(ctx, param, text) for text in value) if param.multiple else one(ctx, param, value)
 
     return read
@@ -57,4 +60,14 @@ WORKERS = _reading(
     "a number, or the least and the most such as 0-8",
     r"(?P<least>[0-9]{1,6})(-(?P<most>[0-9]{1,6}))?",
     lambda part: (int(str(part["least"])), int(part["most"] or str(part["least"]))),
+)
+DEADLINE = _reading(
+    "hours, or a duration such as 90m, 12h or 2d",
+    DURATION,
+    lambda part: seconds_of(str(part["number"]), str(part["unit"])),
+)
+START_DEADLINE = _reading(
+    "hours, a duration such as 90m, 12h or 2d, or none",
+    f"none|{DURATION}",
+    lambda part: None if part["number"] is None else seconds_of(part["number"], str(part["unit"])),
 )

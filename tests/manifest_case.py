@@ -40,6 +40,7 @@ GPU = CPU.model_copy(
         "secret": "object-store",
         "service_account": "heatline",
         "suspend": True,
+        "deadline_seconds": 43200,
         "retries": 3,
     }
 )

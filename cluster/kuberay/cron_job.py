@@ -9,6 +9,8 @@ FINISHED_WITH_FAILURES, MISTAKE = 1, 2
 
 # A missed start is made up for within this time, and no later.
 LATEST_START_SECONDS = 3600
+# Creating a RayJob takes seconds; a pod whose image is not there would keep the next ones from starting.
+CREATED_SECONDS = 600
 # Of a CronJob's runs, of those that succeeded and of those that failed: their logs can be read until then.
 RUNS_KEPT = 3
 
@@ -20,6 +22,9 @@ def ray_job_cron_job(
     deployment: Deployment, schedule: str, zone: str | None = None, kubectl_image: str = KUBECTL_IMAGE
 ) -> tuple[Mapping, ...]:
     """Where KubeRay has no RayCronJob: a CronJob that creates the RayJob which lies in the ConfigMap.
+
+    It is done when the RayJob is there, so that its `concurrencyPolicy` does not keep runs apart; as with a RayCronJob,
+    those of one output share the work.
 
     Args:
         deployment: the job, whose files hold what `created_ray_job` returns as `RAY_JOB_FILE`.
@@ -46,6 +51,7 @@ def ray_job_cron_job(
         "containers": [container],
         "volumes": [{"name": "config", "configMap": {"name": deployment.name}}],
     }
+    job: Mapping = {"backoffLimit": 2, "activeDeadlineSeconds": CREATED_SECONDS}
     rules = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
     group = "rbac.authorization.k8s.io"
     return (
@@ -58,15 +64,16 @@ def ray_job_cron_job(
             "roleRef": {"apiGroup": group, "kind": "Role", "name": creator},
             "subjects": [{"kind": "ServiceAccount", "name": creator, "namespace": deployment.namespace}],
         },
-        _cron_job(deployment, schedule, zone, {"backoffLimit": 2, "template": _template(deployment, template)}),
+        _cron_job(deployment, schedule, zone, {**job, "template": _template(deployment, template)}),
     )
 
 
 def pod_cron_job(deployment: Deployment, schedule: str, zone: str | None = None) -> Mapping:
     """Kubernetes alone, without KubeRay: at each time one worker's pod, with a Ray of its own.
 
-    A finished pod takes nothing but its entry, so the Job and its log stay until `RUNS_KEPT` newer ones are there, or
-    for `keep_seconds` where that is given.
+    A run that goes on keeps the next one from starting. One that passes `deadline_seconds`, retries and all, is ended,
+    and Kubernetes removes its pod with the log. A finished pod takes nothing but its entry, so the Job and its log stay
+    until `RUNS_KEPT` newer ones are there, or for `keep_seconds` where that is given.
 
     Args:
         deployment: the job; of its machines only `worker` counts.
@@ -84,6 +91,7 @@ def pod_cron_job(deployment: Deployment, schedule: str, zone: str | None = None)
     final = [FINISHED_WITH_FAILURES, MISTAKE]
     job: Mapping = {
         "backoffLimit": deployment.retries,
+        **({} if deployment.deadline_seconds is None else {"activeDeadlineSeconds": deployment.deadline_seconds}),
         "podFailurePolicy": {
             "rules": [
                 # A pod that its node sends away is started anew without counting: what it committed stays.
@@ -112,7 +120,7 @@ def _cron_job(deployment: Deployment, schedule: str, zone: str | None, job: Mapp
         "spec": {
             "schedule": schedule,
             **({"timeZone": zone} if zone else {}),
-            # Overlapping runs are safe, and of no use.
+            # Of the Jobs made here. Two at a time are safe, and of no use.
             "concurrencyPolicy": "Forbid",
             "startingDeadlineSeconds": LATEST_START_SECONDS,
             "suspend": deployment.suspend,

@@ -18,6 +18,8 @@ LONGEST_NAME = 41
 
 LARGEST = 2**31 - 1
 """Of the whole numbers that Kubernetes and KubeRay hold."""
+START_SECONDS = 6 * 3600
+"""Long enough for a GPU that is free in the morning; without an end, those that are never free would add up."""
 
 _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -97,6 +99,18 @@ class Deployment(Config):
     service_account: ObjectName | None = Field(None, description="ServiceAccount of the pods")
     suspend: bool = Field(False, description="put there, but started only when this is taken back")
     retries: int = Field(0, ge=0, description="backoffLimit: further attempts after one that failed")
+    deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LARGEST,
+        description="activeDeadlineSeconds: a run that is not done by then is ended; default: none",
+    )
+    start_deadline_seconds: int | None = Field(
+        START_SECONDS,
+        ge=1,
+        le=LARGEST,
+        description="preRunningDeadlineSeconds: a RayJob whose pods are not all running by then fails; KubeRay 1.6",
+    )
     keep_seconds: int | None = Field(
         None,
         ge=0,

@@ -104,6 +104,7 @@ def _job_spec(deployment: Deployment) -> Mapping:
         "entrypoint": shlex.join(deployment.command),
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": kept_seconds(deployment),
+        **_limits(deployment),
         "backoffLimit": deployment.retries,
         "submitterPodTemplate": {
             "metadata": {"labels": labels(deployment)},
@@ -118,6 +119,15 @@ def _job_spec(deployment: Deployment) -> Mapping:
         },
         "rayClusterSpec": _cluster_spec(deployment, reads_files=True),
     }
+
+
+def _limits(deployment: Deployment) -> Mapping:
+    """How long a run may take, and how long its pods may wait for their nodes."""
+    given: Mapping = {
+        "activeDeadlineSeconds": deployment.deadline_seconds,
+        "preRunningDeadlineSeconds": deployment.start_deadline_seconds,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _cluster_spec(deployment: Deployment, *, reads_files: bool) -> Mapping:

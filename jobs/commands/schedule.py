@@ -14,7 +14,7 @@ from cluster.kuberay import Deployment
 from jobs.cron import read_cron
 from jobs.expectation import Translator
 from jobs.manifest import TIMED, Kind
-from jobs.option import SELECTOR, TOLERATION, VOLUME, WORKERS
+from jobs.option import DEADLINE, SELECTOR, START_DEADLINE, TOLERATION, VOLUME, WORKERS
 from jobs.problem import Place, Problem, SpecError
 from jobs.schedule import (
     Rerun,
@@ -31,11 +31,13 @@ from pipeline.errors import FatalError
 Target = Literal["kuberay", "kubernetes", "cron", "systemd"]
 
 # Options that mean nothing elsewhere, by the targets that know them.
-_KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image")
+_KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image", "start_deadline")
 _PODS = (
     *("image", "ray_version", "namespace", "cpus", "memory", "gpus", "volumes", "in_image", "secret"),
-    *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds"),
+    *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds", "deadline"),
 )
+# Of a run, and a Ray cluster that stays is none.
+_RUNS = ("retries", "keep_seconds", "deadline", "start_deadline")
 
 
 @click.command()
@@ -94,6 +96,19 @@ _PODS = (
 @click.option("--suspend", is_flag=True, help="put it there, and start nothing")
 @click.option("--retries", type=int, help="backoffLimit [kuberay 0, kubernetes 3]")
 @click.option(
+    "--deadline",
+    callback=DEADLINE,
+    metavar="DURATION",
+    help="end a run that is not done after so many hours, or 90m, 12h, 2d [none]",
+)
+@click.option(
+    "--start-deadline",
+    callback=START_DEADLINE,
+    metavar="DURATION",
+    default="6h",
+    help="kuberay: end a run whose pods are not all running by then; none for KubeRay before 1.6 [6h]",
+)
+@click.option(
     "--keep-seconds",
     type=int,
     help="after a run its Ray cluster stays so long, and is billed [60]; kubernetes: its pod and log [3 newer runs]",
@@ -119,8 +134,8 @@ def schedule(
     ctx = click.get_current_context()
     if target is None:
         raise click.UsageError("Missing option '--target': kuberay, kubernetes, cron or systemd", ctx)
-    _refuse_foreign_options(ctx, target)
     kind: Kind = "pod" if target == "kubernetes" else pods["kind"]
+    _refuse_foreign_options(ctx, target, kind)
     timed = target in ("cron", "systemd") or kind in TIMED
     if timed and line is None:
         raise click.UsageError("Missing option '--cron', such as --cron '0 3 * * 1'", ctx)
@@ -164,6 +179,8 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
         "min_workers": least,
         "max_workers": most,
         "node_selector": dict(pods["node_selector"]),
+        "deadline_seconds": pods["deadline"],
+        "start_deadline_seconds": pods["start_deadline"],
         "retries": (3 if target == "kubernetes" else 0) if retries is None else retries,
         **{key: pods[key] for key in same},
     }
@@ -175,21 +192,32 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
         raise SpecError([Problem(_option(place), None, "", message) for place, message in found]) from error
 
 
+# Where the deployment has another name for what an option brings.
+_OPTIONS = {
+    "volumes": "volume",
+    "tolerations": "toleration",
+    "deadline-seconds": "deadline",
+    "start-deadline-seconds": "start-deadline",
+}
+
+
 def _option(place: Place) -> str:
     """The option that brought a value of the deployment."""
     words = "-".join(str(word) for word in place if word != "worker").replace("_", "-")
     if words in ("", "min-workers", "max-workers"):
         return "--workers"
-    return f"--{words.removesuffix('s') if words in ('volumes', 'tolerations') else words}"
+    return f"--{_OPTIONS.get(words, words)}"
 
 
-def _refuse_foreign_options(ctx: click.Context, target: Target) -> None:
+def _refuse_foreign_options(ctx: click.Context, target: Target, kind: Kind) -> None:
     known = {"kuberay": {*_KUBERAY, *_PODS}, "kubernetes": set(_PODS)}.get(target, set())
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
         if given and parameter.name in {*_KUBERAY, *_PODS} - known:
             where = "kuberay" if parameter.name in _KUBERAY else "kuberay or kubernetes"
             raise click.UsageError(f"{parameter.opts[0]} goes with --target {where} alone", ctx)
+        if given and parameter.name in _RUNS and kind == "raycluster":
+            raise click.UsageError(f"{parameter.opts[0]} is for runs, and --kind raycluster is none; leave it out", ctx)
 
 
 def _put(texts: Mapping[str, str], folder: Path | None) -> None:

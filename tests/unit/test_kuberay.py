@@ -177,7 +177,6 @@ def test_what_a_ray_cron_job_lacks_a_cron_job_has(tmp_path: Path) -> None:
     assert (ray["schedule"], ray["timeZone"], ray["suspend"]) == ("0 3 * * 1", "Europe/Berlin", True)
     cron = objects(manifest_text("cronjob-gpu", tmp_path))["CronJob"]["spec"]
     assert (cron["schedule"], cron["timeZone"], cron["suspend"]) == ("0 3 * * 1", "Europe/Berlin", True)
-    assert cron["concurrencyPolicy"] == "Forbid"
 
 
 def test_the_fall_back_creates_the_very_job_of_the_ray_cron_job(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     words = (
         "--namespace n --workers 2-5 --cpus 7 --memory 9Gi --gpus 2 --head-cpus 3 --head-memory 4Gi --volume c:/d/ "
         "--secret s --service-account a --toleration k=v:NoExecute --node-selector x/y=z --suspend --retries 6 "
-        "--keep-seconds 8 --name other --ray-version 2.61.0 --time-zone UTC"
+        "--keep-seconds 8 --deadline 12 --start-deadline 90m --name other --ray-version 2.61.0 --time-zone UTC"
     )
     found = objects(output(capsys, *RAY, *words.split(), *ELSEWHERE))["RayCronJob"]
     job = found["spec"]["jobTemplate"]
@@ -124,6 +124,7 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("heatline-other", "n")
     assert (found["spec"]["suspend"], found["spec"]["timeZone"]) == (True, "UTC")
     assert (job["backoffLimit"], job["ttlSecondsAfterFinished"]) == (6, 8)
+    assert (job["activeDeadlineSeconds"], job["preRunningDeadlineSeconds"]) == (43200, 5400)
     assert job["rayClusterSpec"]["rayVersion"] == "2.61.0"
     assert (group["minReplicas"], group["maxReplicas"]) == (2, 5)
     assert worker["containers"][0]["resources"]["limits"] == {"cpu": 7, "memory": "9Gi", "nvidia.com/gpu": 2}
@@ -133,15 +134,6 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert worker["nodeSelector"] == {"x/y": "z"}
     assert worker["containers"][0]["envFrom"] == [{"secretRef": {"name": "s"}}]
     assert worker["containers"][0]["volumeMounts"] == [{"name": "volume-0", "mountPath": "/d", "readOnly": False}]
-
-
-def test_the_header_tells_what_becomes_of_a_finished_run(capsys: Capture) -> None:
-    text = output(capsys, *RAY, *ELSEWHERE, "--keep-seconds", "7200", "--namespace", "n")
-    assert "# 2 h after the end the Ray cluster is deleted." in text
-    assert "#   kubectl get rayjobs --namespace n --selector ray.io/cronjob-name=heatline-quickstart\n" in text
-    assert "# Of the last 3 runs that succeeded and the last 3 that failed the pod stays" in output(
-        capsys, *POD, *ELSEWHERE
-    )
 
 
 def test_a_pod_is_tried_again_where_a_ray_job_is_not(capsys: Capture) -> None:
@@ -233,6 +225,22 @@ def test_installing_a_timer_says_how_to_keep_and_remove_it(
         ((*RAY, "--time-zone", "../etc"), "--time-zone: no time zone '../etc'"),
         (("--target", "kuberay", *CRON), "Missing option '--image'; cluster/Dockerfile builds one"),
         ((*RAY, "--kind", "rayjob"), "--kind rayjob knows no time"),
+        ((*POD, "--start-deadline", "1h"), "--start-deadline goes with --target kuberay alone"),
+        (
+            ("--target", "systemd", *CRON, "--deadline", "1h"),
+            "--deadline goes with --target kuberay or kubernetes alone",
+        ),
+        ((*RAY, "--deadline", "0"), "'--deadline': expected hours, or a duration such as 90m, 12h or 2d, got '0'"),
+        ((*RAY, "--deadline", "none"), "'--deadline': expected hours, or a duration"),
+        ((*RAY, *ELSEWHERE, "--deadline", "99999d"), "--deadline: expected a whole number from 1 to 2147483647"),
+        (
+            (*RAY, "--start-deadline", "soon"),
+            "'--start-deadline': expected hours, a duration such as 90m, 12h or 2d, or",
+        ),
+        (
+            ("--target", "kuberay", "--kind", "raycluster", "--image", "x", "--deadline", "1h"),
+            "--deadline is for runs, and --kind raycluster is none",
+        ),
         ((*RAY, "--install"), "--install does not go with this; take: | kubectl apply -f -"),
         (("--target", "cron", *CRON, "--install", "--write", "x"), "--install does not go with this"),
         ((*RAY, "--volume", "data"), "'--volume': expected CLAIM:FOLDER or CLAIM:FOLDER:ro"),
