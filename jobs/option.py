@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cluster.kuberay import Toleration, Volume
 from jobs.duration import DURATION, seconds_of
+from pipeline.credential import holds_credential
 
 
 def _reading(
@@ -71,3 +72,23 @@ START_DEADLINE = _reading(
     f"none|{DURATION}",
     lambda part: None if part["number"] is None else seconds_of(part["number"], str(part["unit"])),
 )
+
+
+def environment(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE, as often as given, for what anybody may read: no value is repeated in an error."""
+    found: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
+            message = f"expected NAME=VALUE, such as AWS_REGION=eu-west-1, got '{name}{'=…' if sign else ''}'"
+            raise click.BadParameter(message, ctx, param)
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice", ctx, param)
+        if holds_credential(name, value):
+            message = (
+                f"{name} looks like a credential, and others may read what is written here; --secret names a Secret "
+                "with it (cron: a line of the crontab; systemd: a file in ~/.config/environment.d)"
+            )
+            raise click.BadParameter(message, ctx, param)
+        found[name] = value
+    return found

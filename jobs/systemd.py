@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 from jobs.cron import Cron
 from pipeline.errors import FatalError
@@ -23,7 +24,7 @@ Description=heatline: {spec}
 [Service]
 Type=exec
 WorkingDirectory={folder}
-ExecStart={command}
+{environment}ExecStart={command}
 # 3: stopped before the end, the same command goes on. 1 (finished with failures) and 2 (a mistake in the spec) would
 # end the same way again.
 RestartForceExitStatus=3
@@ -68,22 +69,28 @@ def on_calendar(cron: Cron, zone: str | None = None) -> tuple[str, ...]:
     return (f"{named}*-{months}-{days} {tail}",)
 
 
-def service_unit(spec: str, command: Sequence[str], folder: Path) -> str:
+def service_unit(
+    spec: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The service that runs a job once.
 
     Args:
         spec: the spec's name, for people.
         command: the words of the command; the first is an absolute path.
         folder: where it runs.
+        environment: variables that the command gets.
 
     Raises:
-        FatalError: a control character in a path, which a unit cannot hold.
+        FatalError: a control character in a path or a value, which a unit cannot hold.
     """
-    for word in (*command, str(folder)):
+    for word in (*command, str(folder), *environment.values()):
         if _CONTROL.search(word):
             raise FatalError(f"a systemd unit cannot hold the control characters of {word!r}; rename it")
     path = str(folder).replace("%", "%%")
-    return _SERVICE.format(spec=spec.replace("%", "%%"), folder=path, command=" ".join(map(_quoted, command)))
+    # A $ is literal here, unlike in ExecStart=.
+    variables = "".join(f"Environment={_in_quotes(f'{key}={value}')}\n" for key, value in environment.items())
+    words = " ".join(map(_quoted, command))
+    return _SERVICE.format(spec=spec.replace("%", "%%"), folder=path, environment=variables, command=words)
 
 
 def timer_unit(spec: str, cron: Cron, zone: str | None = None) -> str:
@@ -150,7 +157,10 @@ def _listed(values: Sequence[int], names: Sequence[str], every: int = 0) -> str:
 
 def _quoted(word: str) -> str:
     """A word of ExecStart=: specifiers and variables are taken literally."""
-    word = word.replace("%", "%%").replace("$", "$$")
-    if _PLAIN.fullmatch(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    word = word.replace("$", "$$")
+    return word if _PLAIN.fullmatch(word) else _in_quotes(word)
+
+
+def _in_quotes(word: str) -> str:
+    """A word of a unit in quotes: specifiers are taken literally."""
+    return '"' + word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -38,12 +38,14 @@ GPU = CPU.model_copy(
         "tolerations": (Toleration(key="nvidia.com/gpu"), Toleration(key="spot", value="true", effect="NoExecute")),
         "node_selector": {"cloud.google.com/gke-spot": "true"},
         "secret": "object-store",
+        "image_pull_secret": "registry",
         "service_account": "heatline",
         "suspend": True,
         "deadline_seconds": 43200,
         "retries": 3,
     }
 )
+GPU_VARIABLES = {"AWS_ENDPOINT_URL": "https://objects.example", "HEATLINE_LOG": "-"}
 CASES: dict[str, tuple[Kind, Deployment, str | None]] = {
     "raycronjob-cpu": ("raycronjob", CPU, None),
     "raycronjob-gpu": ("raycronjob", GPU, "Europe/Berlin"),
@@ -62,7 +64,8 @@ def manifest_text(case: str, folder: Path) -> str:
     file = folder / "birds.yaml"
     file.write_text(SPEC)
     cron = read_cron("0 3 * * mon") if kind in TIMED else None
-    return kubernetes_text(Rerun(str(file), cron=cron, zone=zone), kind, deployment)
+    variables = GPU_VARIABLES if deployment is GPU else {}
+    return kubernetes_text(Rerun(str(file), cron=cron, zone=zone, environment=variables), kind, deployment)
 
 
 def objects(text: str) -> dict[str, dict[str, Any]]:

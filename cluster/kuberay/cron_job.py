@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.kuberay.deployment import CONFIG_FOLDER, Deployment
-from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, STOP_SECONDS, Mapping, labels, metadata, pod
+from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, Mapping, labels, metadata, pod, pull_secret
 
 FINISHED_WITH_FAILURES, MISTAKE = 1, 2
 
@@ -47,6 +47,7 @@ def ray_job_cron_job(
     template: Mapping = {
         "securityContext": POD_RIGHTS,
         "serviceAccountName": creator,
+        **pull_secret(deployment),
         "restartPolicy": "Never",
         "containers": [container],
         "volumes": [{"name": "config", "configMap": {"name": deployment.name}}],
@@ -104,7 +105,7 @@ def pod_cron_job(deployment: Deployment, schedule: str, zone: str | None = None)
         },
         **({} if deployment.keep_seconds is None else {"ttlSecondsAfterFinished": deployment.keep_seconds}),
     }
-    template = {"restartPolicy": "Never", "terminationGracePeriodSeconds": STOP_SECONDS, **template}
+    template = {"restartPolicy": "Never", **template}
     return _cron_job(deployment, schedule, zone, {**job, "template": _template(deployment, template)})
 
 

@@ -48,6 +48,7 @@ TaintKey = Annotated[str, _text("[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?", "a 
 TaintValue = Annotated[str, _text("([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?", "letters, digits and . _ -", 63)]
 Memory = Annotated[str, _text("[1-9][0-9]*(Mi|Gi|Ti|M|G|T)", "an amount with its unit, such as 16Gi")]
 Image = Annotated[str, _text(r"[^\s]+", "an image such as registry.example/heatline:1")]
+VariableName = Annotated[str, _text("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 RayVersion = Annotated[str, _text(r"[0-9]+\.[0-9]+\.[0-9]+\S*", "a version such as 2.60.0")]
 
 
@@ -96,6 +97,10 @@ class Deployment(Config):
     tolerations: tuple[Toleration, ...] = Field((), description="of the pods that compute")
     node_selector: dict[str, str] = Field({}, description="labels of the nodes for pods that compute")
     secret: ObjectName | None = Field(None, description="Secret whose keys become environment variables")
+    environment: dict[VariableName, str] = Field({}, description="variables of the pods that run and compute")
+    image_pull_secret: ObjectName | None = Field(
+        None, description="Secret with the credentials of the image's registry"
+    )
     service_account: ObjectName | None = Field(None, description="ServiceAccount of the pods")
     suspend: bool = Field(False, description="put there, but started only when this is taken back")
     retries: int = Field(0, ge=0, description="backoffLimit: further attempts after one that failed")

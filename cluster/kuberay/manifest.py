@@ -11,7 +11,7 @@ from __future__ import annotations
 import shlex
 
 from cluster.kuberay.deployment import Deployment
-from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, STOP_SECONDS, USER, Mapping, labels, metadata, pod
+from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, USER, Mapping, labels, metadata, pod, pull_secret
 
 # Idle workers leave after this time; the next stage of a job may be a minute away.
 IDLE_SECONDS = 300
@@ -112,6 +112,7 @@ def _job_spec(deployment: Deployment) -> Mapping:
                 "restartPolicy": "Never",
                 "securityContext": POD_RIGHTS,
                 "automountServiceAccountToken": False,
+                **pull_secret(deployment),
                 # It may be what gives access to the image.
                 **({"serviceAccountName": deployment.service_account} if deployment.service_account else {}),
                 "containers": [submitter],
@@ -150,7 +151,6 @@ def _cluster_spec(deployment: Deployment, *, reads_files: bool) -> Mapping:
         service_token=deployment.autoscaling,
     )
     worker = pod(deployment, deployment.worker, "ray-worker", computes=True)
-    worker = {"terminationGracePeriodSeconds": STOP_SECONDS, **worker}
     template = {"labels": labels(deployment)}
     return {
         "rayVersion": deployment.ray_version,

@@ -19,6 +19,8 @@ POD_RIGHTS: Mapping = {
     "runAsUser": USER,
     "runAsGroup": USER,
     "fsGroup": USER,
+    # Not every file of a volume with millions of images at every start.
+    "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
@@ -39,6 +41,11 @@ def resources(machine: Machine) -> Mapping:
     if machine.gpus:
         amounts["nvidia.com/gpu"] = machine.gpus
     return {"requests": amounts, "limits": amounts}
+
+
+def pull_secret(deployment: Deployment) -> Mapping:
+    """The part of a pod's spec that names the Secret of a private registry."""
+    return {"imagePullSecrets": [{"name": deployment.image_pull_secret}]} if deployment.image_pull_secret else {}
 
 
 def pod(
@@ -83,14 +90,22 @@ def pod(
         main["command"] = list(command)
     if ports:
         main["ports"] = list(ports)
-    main["env"] = [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
+    # Kubernetes replaces $(NAME) by another variable's value; a doubled $ is one.
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", **deployment.environment}
+    main["env"] = [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
     if deployment.secret:
         main["envFrom"] = [{"secretRef": {"name": deployment.secret}}]
     main["resources"] = resources(machine)
     if mounts:
         main["volumeMounts"] = mounts
     main["securityContext"] = CONTAINER_RIGHTS
-    spec: Mapping = {"securityContext": POD_RIGHTS, "automountServiceAccountToken": service_token}
+    spec: Mapping = {
+        # The head's pod too: the run itself is there, and writes its record.
+        "terminationGracePeriodSeconds": STOP_SECONDS,
+        "securityContext": POD_RIGHTS,
+        "automountServiceAccountToken": service_token,
+        **pull_secret(deployment),
+    }
     if deployment.service_account:
         spec["serviceAccountName"] = deployment.service_account
     if computes and deployment.node_selector:

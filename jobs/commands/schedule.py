@@ -14,7 +14,7 @@ from cluster.kuberay import Deployment
 from jobs.cron import read_cron
 from jobs.expectation import Translator
 from jobs.manifest import TIMED, Kind
-from jobs.option import DEADLINE, SELECTOR, START_DEADLINE, TOLERATION, VOLUME, WORKERS
+from jobs.option import DEADLINE, SELECTOR, START_DEADLINE, TOLERATION, VOLUME, WORKERS, environment
 from jobs.problem import Place, Problem, SpecError
 from jobs.schedule import (
     Rerun,
@@ -35,6 +35,7 @@ _KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image", "sta
 _PODS = (
     *("image", "ray_version", "namespace", "cpus", "memory", "gpus", "volumes", "in_image", "secret"),
     *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds", "deadline"),
+    "image_pull_secret",
 )
 # Of a run, and a Ray cluster that stays is none.
 _RUNS = ("retries", "keep_seconds", "deadline", "start_deadline")
@@ -83,6 +84,14 @@ _RUNS = ("retries", "keep_seconds", "deadline", "start_deadline")
 )
 @click.option("--in-image", multiple=True, metavar="FOLDER", help="a folder of the image that the spec reads")
 @click.option("--secret", help="a Secret whose keys become environment variables: credentials of an object store")
+@click.option(
+    "--env",
+    callback=environment,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="a variable of the run, such as AWS_REGION=eu-west-1 or HEATLINE_LOG=-; for credentials --secret",
+)
+@click.option("--image-pull-secret", help="a Secret with the credentials of the image's registry")
 @click.option("--service-account", help="ServiceAccount of the pods; with workload identity no Secret is needed")
 @click.option(
     "--toleration",
@@ -145,7 +154,8 @@ def schedule(
         mend = "write it with --write or the other way round" if folder else "take: | kubectl apply -f -"
         raise click.UsageError(f"--install does not go with this; {mend}", ctx)
     check_zone(zone)
-    rerun = Rerun(spec, overrides, profile, name, None if line is None else read_cron(line), zone)
+    cron = None if line is None else read_cron(line)
+    rerun = Rerun(spec, overrides, profile, name, cron, zone, pods["env"])
     if install:
         click.echo(install_cron(rerun) if target == "cron" else install_systemd(rerun))
         return
@@ -170,7 +180,7 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
     least, most = pods["workers"]
     retries = pods["retries"]
     same = (
-        *("image", "ray_version", "namespace", "volumes", "secret", "service_account"),
+        *("image", "ray_version", "namespace", "volumes", "secret", "image_pull_secret", "service_account"),
         *("tolerations", "suspend", "keep_seconds"),
     )
     given = {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from manifest_case import CASES, CPU, GPU, manifest_text, objects
+from manifest_case import CASES, CPU, GPU, GPU_VARIABLES, manifest_text, objects, ray_job_spec
 from pydantic import ValidationError
 
 from cluster.kuberay import (
@@ -18,6 +18,7 @@ from cluster.kuberay import (
     Machine,
     Volume,
     object_name,
+    pod_cron_job,
     ray_cluster,
 )
 from cluster.kuberay.deployment import LONGEST_NAME
@@ -118,10 +119,43 @@ def test_every_container_runs_without_rights_and_with_limits(case: str, tmp_path
 def test_credentials_come_from_the_named_secret_alone(case: str, tmp_path: Path) -> None:
     for pod in pods(list(yaml.safe_load_all(manifest_text(case, tmp_path)))):
         for container in pod["containers"]:
-            assert container.get("env", []) in ([], [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}])
-            named = [{"secretRef": {"name": "object-store"}}]
             computes = container["name"] in ("ray-head", "ray-worker", "heatline")
+            given = GPU_VARIABLES if case.endswith("gpu") else {}
+            variables = {"RAY_USAGE_STATS_ENABLED": "0", **given} if computes else {}
+            assert {one["name"]: one["value"] for one in container.get("env", [])} == variables
+            named = [{"secretRef": {"name": "object-store"}}]
             assert container.get("envFrom", []) == (named if case.endswith("gpu") and computes else [])
+
+
+def test_a_variables_value_is_taken_literally() -> None:
+    given = CPU.model_copy(update={"environment": {"A": "$(B) $x $$", "RAY_USAGE_STATS_ENABLED": "1"}})
+    for pod in pods(ray_cluster(given)):
+        assert pod["containers"][0]["env"] == [
+            {"name": "RAY_USAGE_STATS_ENABLED", "value": "1"},
+            {"name": "A", "value": "$$(B) $$x $$$$"},
+        ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_can_pull_from_a_private_registry(case: str, tmp_path: Path) -> None:
+    found = pods(list(yaml.safe_load_all(manifest_text(case, tmp_path))))
+    if case.startswith("cronjob"):
+        found += pods(ray_job_spec(case, tmp_path))
+    named = [{"name": "registry"}] if case.endswith("gpu") else None
+    assert [pod.get("imagePullSecrets") for pod in found] == [named] * len(found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_volumes_files_are_not_all_given_to_the_group_at_every_start(case: str, tmp_path: Path) -> None:
+    for pod in pods(list(yaml.safe_load_all(manifest_text(case, tmp_path)))):
+        rights = pod["securityContext"]
+        assert (rights["fsGroup"], rights["fsGroupChangePolicy"]) == (1000, "OnRootMismatch")
+
+
+def test_the_head_too_has_time_to_stop() -> None:
+    # The run itself is there, and writes its record.
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods(ray_cluster(GPU))] == [120, 120]
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods(pod_cron_job(GPU, "0 3 * * 1"))] == [120]
 
 
 def test_only_who_asks_kubernetes_for_something_gets_a_token() -> None:
@@ -225,6 +259,7 @@ def test_two_names_never_become_one() -> None:
             "folders that are not taken, got /x",
         ),
         ({"volumes": [Volume(claim="a", path="/etc/heatline")]}, "folders that are not taken, got /etc/heatline"),
+        ({"environment": {"A-B": "1"}}, "expected the name of an environment variable, got 'A-B'"),
         ({"nmae": "birds"}, "Extra inputs"),
     ],
 )

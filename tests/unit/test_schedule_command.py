@@ -115,7 +115,8 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     words = (
         "--namespace n --workers 2-5 --cpus 7 --memory 9Gi --gpus 2 --head-cpus 3 --head-memory 4Gi --volume c:/d/ "
         "--secret s --service-account a --toleration k=v:NoExecute --node-selector x/y=z --suspend --retries 6 "
-        "--keep-seconds 8 --deadline 12 --start-deadline 90m --name other --ray-version 2.61.0 --time-zone UTC"
+        "--env A=b=c --image-pull-secret p --keep-seconds 8 --deadline 12 --start-deadline 90m "
+        "--name other --ray-version 2.61.0 --time-zone UTC"
     )
     found = objects(output(capsys, *RAY, *words.split(), *ELSEWHERE))["RayCronJob"]
     job = found["spec"]["jobTemplate"]
@@ -133,6 +134,9 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert worker["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute"}]
     assert worker["nodeSelector"] == {"x/y": "z"}
     assert worker["containers"][0]["envFrom"] == [{"secretRef": {"name": "s"}}]
+    for pod in (head, worker):
+        assert {"name": "A", "value": "b=c"} in pod["containers"][0]["env"]
+        assert pod["imagePullSecrets"] == [{"name": "p"}]
     assert worker["containers"][0]["volumeMounts"] == [{"name": "volume-0", "mountPath": "/d", "readOnly": False}]
 
 
