@@ -1,4 +1,7 @@
-"""A job on one machine by cron: a line in the user's crontab, known again by the comment at its end."""
+"""A job on one machine by cron: a line in the user's crontab, known again by the comment at its end.
+
+cron forgets a time at which the machine is off; the timers of `jobs.systemd` make up for it.
+"""
 
 from __future__ import annotations
 

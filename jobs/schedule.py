@@ -138,7 +138,10 @@ def install_cron(rerun: Rerun) -> str:
     name = rerun.object_name()
     done = install_line(name, cron_text(rerun))
     what = {"added": "added to", "replaced": "replaced in", "unchanged": "is already in"}[done]
-    return f"{name}: {what} your crontab; next run {_next(rerun)}; remove it with crontab -e"
+    return (
+        f"{name}: {what} your crontab; next run {_next(rerun)}; cron skips times at which this machine is off, "
+        "--target systemd makes up for them; remove it with crontab -e"
+    )
 
 
 def install_systemd(rerun: Rerun) -> str:
@@ -147,7 +150,8 @@ def install_systemd(rerun: Rerun) -> str:
     folder = install_units(name, texts[f"{name}.service"], texts[f"{name}.timer"])
     return (
         f"{name}.timer: started from {folder}; next run {_next(rerun)}; it runs while you are logged in, or always "
-        f"after loginctl enable-linger; remove it with systemctl --user disable --now {name}.timer"
+        "after loginctl enable-linger, and makes up for a time that it missed; remove it with systemctl --user disable "
+        f"--now {name}.timer"
     )
 
 

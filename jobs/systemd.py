@@ -40,6 +40,8 @@ Description=heatline: {spec}, at {cron}
 
 [Timer]
 {times}
+# A time at which the machine is off, or nobody is logged in, is made up for once.
+Persistent=true
 AccuracySec=1s
 
 [Install]
@@ -94,7 +96,7 @@ def service_unit(
 
 
 def timer_unit(spec: str, cron: Cron, zone: str | None = None) -> str:
-    """The timer that starts the service of the same name."""
+    """The timer that starts the service of the same name; what it missed it makes up for once, when it can."""
     times = "\n".join(f"OnCalendar={time}" for time in on_calendar(cron, zone))
     return _TIMER.format(spec=spec.replace("%", "%%"), cron=cron.text, times=times)
 

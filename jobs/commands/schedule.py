@@ -43,7 +43,11 @@ _RUNS = ("retries", "keep_seconds", "deadline", "start_deadline")
 
 @click.command()
 @click.argument("spec")
-@click.option("--target", type=click.Choice(["kuberay", "kubernetes", "cron", "systemd"]))
+@click.option(
+    "--target",
+    type=click.Choice(["kuberay", "kubernetes", "cron", "systemd"]),
+    help="what starts it; cron skips times at which the machine is off, systemd makes up for them",
+)
 @click.option(
     "--cron", "line", metavar="LINE", help="when: minute, hour, day, month, weekday; '0 3 * * 1' is Monday 3:00"
 )

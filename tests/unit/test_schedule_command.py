@@ -201,7 +201,8 @@ def test_installing_says_what_it_did_and_when_it_runs(monkeypatch: pytest.Monkey
     said = output(capsys, "--target", "cron", "--install", "--cron", "59 23 31 12 *")
     assert lines[0].startswith("59 23 31 12 * cd ")
     assert said.startswith("heatline-quickstart: added to your crontab; next run ")
-    assert "-12-31 23:59; remove it with crontab -e\n" in said
+    assert "-12-31 23:59; cron skips times at which this machine is off" in said
+    assert said.endswith("; remove it with crontab -e\n")
     assert said.count("\n") == 1
 
 
@@ -212,7 +213,7 @@ def test_installing_a_timer_says_how_to_keep_and_remove_it(
     said = output(capsys, "--target", "systemd", "--install", "--cron", "59 23 31 12 *", "--time-zone", "UTC")
     assert said.startswith(f"heatline-quickstart.timer: started from {here}; next run ")
     assert "-12-31 23:59 UTC; " in said
-    assert "loginctl enable-linger" in said
+    assert "loginctl enable-linger, and makes up for a time that it missed" in said
     assert said.endswith("systemctl --user disable --now heatline-quickstart.timer\n")
 
 

@@ -145,6 +145,11 @@ def test_a_service_takes_signs_literally() -> None:
     assert 'ExecStart=/bin/heatline run "/specs/a b.yaml" --set "x=50%% of \\"$$HOME\\""' in SERVICE.splitlines()
 
 
+def test_a_timer_makes_up_for_a_time_at_which_the_machine_was_off() -> None:
+    section = TIMER.partition("[Timer]\n")[2].partition("[Install]")[0]
+    assert "Persistent=true" in section.splitlines()
+
+
 def test_a_service_gives_variables_to_the_command() -> None:
     given = {"AWS_REGION": "eu-west-1", "A": 'a "b" \\ 50% $HOME'}
     settings = service_unit("a", ["/bin/heatline"], Path("/work"), given).splitlines()
