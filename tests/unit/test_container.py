@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from packaging.requirements import Requirement
 
 from cluster.kuberay.pod import USER
 
@@ -29,6 +30,11 @@ def instructions() -> list[tuple[str, str]]:
 
 def arguments(name: str) -> list[str]:
     return [rest for word, rest in instructions() if word == name]
+
+
+def default(argument: str) -> str:
+    (found,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith(f"{argument}=")]
+    return found
 
 
 def test_everything_that_is_copied_is_there_and_let_through() -> None:
@@ -60,9 +66,24 @@ def test_the_image_runs_as_the_pods_user_and_starts_no_program_of_its_own() -> N
 
 
 def test_the_image_has_a_ray_with_tokens() -> None:
-    (version,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith("RAY_VERSION=")]
     # KubeRay's authOptions ask for 2.52.
-    assert tuple(map(int, version.split("."))) >= (2, 52, 0)
+    assert tuple(map(int, default("RAY_VERSION").split("."))) >= (2, 52, 0)
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision"])
+def test_two_builds_have_the_same_torch_and_the_program_takes_it(package: str) -> None:
+    version = default(package.upper())
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == package]
+    assert version in bound.specifier
+    (install,) = [rest for rest in arguments("RUN") if "TORCH_INDEX" in rest]
+    assert f'"{package}==${{{package.upper()}}}"' in install.split()
+
+
+def test_no_package_is_compiled_but_by_pip() -> None:
+    # Packages carry files for newer Pythons than the image's, which compileall calls a failure.
+    assert not [rest for rest in arguments("RUN") if "compileall" in rest]
 
 
 @pytest.fixture(scope="module")
