@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,6 +127,32 @@ def test_aws_knows_the_fields_of_its_nodes(launcher: dict[str, Any]) -> None:
     for name, node in launcher["available_node_types"].items():
         report = validate.ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node["node_config"]}, shape)
         assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_nodes_have_a_driver_for_the_images_cuda(launcher: dict[str, Any]) -> None:
+    # Without a name Ray takes one of its own list, whose driver is from before CUDA 13.
+    named = "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+    nodes = launcher["available_node_types"].values()
+    assert [node["node_config"]["ImageId"] for node in nodes] == [named] * 2
+    # Ubuntu's root, which is to be larger than the container image.
+    assert {node["node_config"]["BlockDeviceMappings"][0]["DeviceName"] for node in nodes} == {"/dev/sda1"}
+
+
+def test_ray_hands_the_name_of_the_nodes_image_to_ec2_as_it_is(launcher: dict[str, Any]) -> None:
+    pytest.importorskip("boto3", reason="no boto3 here")
+    from ray.autoscaler._private.aws.config import _check_ami
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    given = copy.deepcopy(launcher)
+    _check_ami(given)
+    started: list[dict[str, Any]] = []
+    provider = object.__new__(AWSNodeProvider)
+    provider.cluster_name, provider.provider_config = given["cluster_name"], given["provider"]
+    provider.ec2_fail_fast = SimpleNamespace(create_instances=lambda **node: started.append(node) or [])
+    for name, node in given["available_node_types"].items():
+        provider._create_node({**node["node_config"], "SubnetIds": ["subnet-1"]}, {}, 1)
+        assert started[-1]["ImageId"] == launcher["available_node_types"][name]["node_config"]["ImageId"]
+    assert len(started) == 2
 
 
 def test_a_wheel_carries_every_file_that_is_no_python() -> None:
