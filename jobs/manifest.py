@@ -157,7 +157,8 @@ def _kept(kind: Kind, deployment: Deployment) -> str:
         return said_duration(kept_seconds(deployment))
     if deployment.keep_seconds is None:
         return f"Of the last {RUNS_KEPT} runs that succeeded and the last {RUNS_KEPT} that failed the pod stays"
-    return f"For {said_duration(deployment.keep_seconds)} after the end the pod stays"
+    time = said_duration(deployment.keep_seconds)
+    return f"For {time} after the end, and {RUNS_KEPT} runs of either outcome, the pod stays"
 
 
 def container_command(profile: str) -> tuple[str, ...]:

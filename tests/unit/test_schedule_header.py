@@ -21,7 +21,10 @@ def test_the_header_tells_what_becomes_of_a_finished_run(capsys: Capture) -> Non
     text = output(capsys, *RAY, "--keep-seconds", "7200", "--namespace", "n")
     assert "# 2 h after the end the Ray cluster is deleted." in text
     assert "#   kubectl get rayjobs --namespace n --selector ray.io/cronjob-name=heatline-quickstart\n" in text
-    assert "# Of the last 3 runs that succeeded and the last 3 that failed the pod stays" in output(capsys, *POD)
+    pod = output(capsys, *POD)
+    assert "# Of the last 3 runs that succeeded and the last 3 that failed the pod stays with the log" in pod
+    pod = output(capsys, *POD, "--keep-seconds", "604800")
+    assert "# For 7 d after the end, and 3 runs of either outcome, the pod stays with the log" in pod
 
 
 @pytest.mark.parametrize(
