@@ -1,18 +1,29 @@
-"""A job on one machine by cron: a line in the user's crontab, known again by the comment at its end."""
+"""A job on one machine by cron: a line in the user's crontab, known again by the comment at its end.
+
+cron forgets a time at which the machine is off; the timers of `jobs.systemd` make up for it.
+"""
 
 from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from jobs.cron import Cron
 from pipeline.errors import FatalError
 
 
-def crontab_line(name: str, cron: Cron, command: Sequence[str], folder: Path, log: Path) -> str:
+def crontab_line(
+    name: str,
+    cron: Cron,
+    command: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """The line of a job.
 
     Args:
@@ -21,15 +32,17 @@ def crontab_line(name: str, cron: Cron, command: Sequence[str], folder: Path, lo
         command: the words of the command; the first is an absolute path.
         folder: where it runs.
         log: a file that takes what the command prints, since cron would mail it or throw it away.
+        environment: variables that the command gets.
 
     Raises:
-        FatalError: a path that crons read differently.
+        FatalError: a path or a value that crons read differently.
     """
-    words = [*command, str(folder), str(log)]
+    words = [*command, str(folder), str(log), *environment.values()]
     for word in words:
         if not word.isprintable() or "\\" in word:
             raise FatalError(f"a crontab cannot hold {word!r}: rename it, or take --target systemd")
-    shell = f"cd {shlex.quote(str(folder))} && {shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
+    variables = "".join(f"{key}={shlex.quote(value)} " for key, value in environment.items())
+    shell = f"cd {shlex.quote(str(folder))} && {variables}{shlex.join(command)} >> {shlex.quote(str(log))} 2>&1"
     # cron takes a bare % for the end of the line.
     return f"{cron.text} {shell} {_marker(name)}".replace("%", r"\%")
 

@@ -14,11 +14,13 @@ from cluster.kuberay import (
     ray_job,
     ray_job_cron_job,
 )
-from cluster.kuberay.manifest import KUBECTL_IMAGE, RAY_JOB_FILE, created_ray_job
+from cluster.kuberay.cron_job import KUBECTL_IMAGE, RAY_JOB_FILE, RUNS_KEPT
+from cluster.kuberay.manifest import created_ray_job, kept_seconds
 from cluster.need import Need, said
 from cluster.profile import Profile
 from jobs.cron import Cron
 from jobs.document import write_document
+from jobs.duration import said_duration
 from jobs.problem import Problem, SpecError
 
 Kind = Literal["raycronjob", "cronjob", "rayjob", "raycluster", "pod"]
@@ -28,15 +30,20 @@ TIMED: tuple[Kind, ...] = ("raycronjob", "cronjob", "pod")
 MOST_BYTES = 1_000_000  # a ConfigMap holds 1 MiB, keys and all
 POD_SECONDS = 1800.0  # by then a node with a GPU has started and pulled the image
 
-_RETRIES = "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too."
 _NOTES: dict[Kind, tuple[str, ...]] = {
     "raycronjob": (
         "RayCronJob is alpha: KubeRay 1.6 or newer, its operator with --feature-gates=RayCronJob=true.",
         "Without it: --kind cronjob.",
-        _RETRIES,
+        "A run starts whether or not the one before has ended. Two of one output share the work and are safe.",
     ),
-    "cronjob": ("The CronJob creates the RayJob that lies in the ConfigMap. KubeRay 1.5.1 or newer.", _RETRIES),
-    "rayjob": ("Runs once, as soon as it is there. KubeRay 1.5.1 or newer.", _RETRIES),
+    "cronjob": (
+        "{kuberay}",
+        "The CronJob creates the RayJob that lies in the ConfigMap.",
+        "At once, for a trial: kubectl create job --namespace {namespace} --from=cronjob/{name} {name}-trial",
+        "Its concurrencyPolicy keeps creators apart: a run starts whether or not the one before has ended. Two of one",
+        "output share the work and are safe.",
+    ),
+    "rayjob": ("{kuberay}", "Runs once, as soon as it is there; to run it again, delete it first."),
     "raycluster": (
         "Stays until it is deleted. KubeRay 1.5.1 or newer. It makes a Secret of the cluster's name; its auth_token is",
         "the RAY_AUTH_TOKEN of whoever submits, and kubectl port-forward service/{name}-head-svc 8265 the way in.",
@@ -44,8 +51,20 @@ _NOTES: dict[Kind, tuple[str, ...]] = {
     "pod": (
         "One pod with a Ray of its own; exit codes 1 (finished with failures) and 2 (a mistake) are not tried again.",
         "Kubernetes 1.26 or newer.",
+        "A time that comes while a run goes on is skipped, or made up for within an hour (concurrencyPolicy: Forbid).",
     ),
 }
+_RAY_JOB_NOTES = (
+    "{kept} after the end the Ray cluster is deleted. The RayJob and the pod that submitted it, with the log, stay:",
+    "  kubectl get rayjobs --namespace {namespace} --selector {selector}",
+    "kubectl delete in place of get removes them, those that still run as well. An operator of KubeRay that has",
+    "DELETE_RAYJOB_CR_AFTER_JOB_FINISHES=true removes them with the cluster, log and all.",
+    "A RayJob does not tell exit codes apart: backoffLimit repeats what failed for good, too.",
+)
+_POD_NOTES = (
+    "{kept} with the log, as long as the node is there:",
+    "  kubectl get pods --namespace {namespace} --selector {selector}",
+)
 
 
 def manifest(
@@ -70,10 +89,10 @@ def manifest(
         SpecError: the spec is larger than a ConfigMap may be.
         ValueError: no cron line for a kind that takes one.
     """
-    notes = [line.format(name=deployment.name) for line in _NOTES[kind]]
-    if zone and kind == "raycronjob":
-        notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
-    head = "".join(f"# {line}\n" for line in ("Written by heatline schedule; kubectl apply -f FILE", *notes))
+    head = "".join(
+        f"# {line}\n"
+        for line in ("Written by heatline schedule; kubectl apply -f FILE", *_notes(kind, deployment, zone))
+    )
     if kind == "raycluster":
         return head + write_document(ray_cluster(deployment))
     if kind == "rayjob":
@@ -88,6 +107,58 @@ def manifest(
     deployment = deployment.model_copy(update={"files": {**deployment.files, RAY_JOB_FILE: created}})
     timed = ray_job_cron_job(deployment, cron.text, zone, kubectl_image)
     return head + write_document(_files(deployment), *timed)
+
+
+def _notes(kind: Kind, deployment: Deployment, zone: str | None) -> list[str]:
+    """What to know of the objects: which KubeRay, what becomes of a run and of what it leaves."""
+    # KubeRay gives the jobs of a RayCronJob no other label.
+    label = "ray.io/cronjob-name" if kind == "raycronjob" else "app.kubernetes.io/instance"
+    words = {
+        "name": deployment.name,
+        "namespace": deployment.namespace,
+        "selector": f"{label}={deployment.name}",
+        "kept": _kept(kind, deployment),
+        "kuberay": "KubeRay 1.5.1 or newer."
+        if deployment.start_deadline_seconds is None
+        else "KubeRay 1.6 or newer; with --start-deadline none 1.5.1.",
+    }
+    notes = list(_NOTES[kind])
+    if zone and kind == "raycronjob":
+        notes.append("timeZone is newer than KubeRay 1.6, which refuses it.")
+    if kind != "raycluster":
+        notes += _POD_NOTES if kind == "pod" else _RAY_JOB_NOTES
+        notes += _limits(kind, deployment)
+    return [line.format_map(words) for line in notes]
+
+
+def _limits(kind: Kind, deployment: Deployment) -> list[str]:
+    """What ends a run that is stuck, or how it is found."""
+    end = deployment.deadline_seconds
+    if kind == "pod":
+        if end is None:
+            return [
+                "No run is ended for taking long, or for waiting for a node (--deadline): a stuck one is old there."
+            ]
+        return [f"A run that is not done after {said_duration(end)} is ended, and its pod and log go (--deadline)."]
+    if end is None:
+        limits = ["No run is ended for taking long (--deadline): a stuck one is old and Running there, and silent in"]
+        limits += ["heatline status OUTPUT."]
+    else:
+        limits = [f"A run that is not done after {said_duration(end)} is ended (--deadline)."]
+    if deployment.start_deadline_seconds is not None:
+        limits += [f"One whose pods do not all run after {said_duration(deployment.start_deadline_seconds)} fails."]
+    elif end is None:
+        limits += ["Nor is one whose pods find no nodes (--start-deadline): it is old and Initializing there."]
+    return limits
+
+
+def _kept(kind: Kind, deployment: Deployment) -> str:
+    if kind != "pod":
+        return said_duration(kept_seconds(deployment))
+    if deployment.keep_seconds is None:
+        return f"Of the last {RUNS_KEPT} runs that succeeded and the last {RUNS_KEPT} that failed the pod stays"
+    time = said_duration(deployment.keep_seconds)
+    return f"For {time} after the end, and {RUNS_KEPT} runs of either outcome, the pod stays"
 
 
 def container_command(profile: str) -> tuple[str, ...]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cluster.kuberay import CONFIG_FOLDER, Deployment, object_name
-from cluster.kuberay.manifest import KUBECTL_IMAGE
+from cluster.kuberay.cron_job import KUBECTL_IMAGE
 from jobs.cron import Cron
 from jobs.crontab import crontab_line, install_line
 from jobs.document import write_document
@@ -35,6 +35,7 @@ class Rerun:
         name: of objects, units and lines; None: from the spec's name.
         cron: when.
         zone: time zone of `cron`; None: that of the machine or cluster.
+        environment: variables that the run gets, for anybody to read.
     """
 
     spec: str
@@ -43,6 +44,7 @@ class Rerun:
     name: str | None = None
     cron: Cron | None = None
     zone: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def object_name(self) -> str:
         """The name of everything that is made for it."""
@@ -76,7 +78,7 @@ def kubernetes_text(
     Args:
         rerun: the job.
         kind: what runs it.
-        deployment: its pods, without name, files and command.
+        deployment: its pods, without name, files, command and environment.
         in_image: folders of the image that the spec may read.
         kubectl_image: for the kind `cronjob`; default: Kubernetes' own.
 
@@ -98,7 +100,12 @@ def kubernetes_text(
     if grown is not None or name not in _built_in_profiles():
         files["profile.yaml"] = write_document(grown) if grown else Path(name).read_text(encoding="utf-8")
         name = f"{CONFIG_FOLDER}/profile.yaml"
-    filled = {"name": rerun.object_name(), "files": files, "command": container_command(name)}
+    filled = {
+        "name": rerun.object_name(),
+        "files": files,
+        "command": container_command(name),
+        "environment": dict(rerun.environment),
+    }
     image = kubectl_image or KUBECTL_IMAGE
     return manifest(kind, deployment.model_copy(update=filled), rerun.cron, zone=rerun.zone, kubectl_image=image)
 
@@ -113,7 +120,7 @@ def cron_text(rerun: Rerun) -> str:
         message = "crond runs in the machine's time zone; take --target systemd, or write the line in that zone"
         raise SpecError([Problem("--time-zone", None, "", message)])
     name, folder = rerun.object_name(), Path.cwd()
-    return crontab_line(name, _cron(rerun), _command(rerun), folder, folder / f"{name}.log")
+    return crontab_line(name, _cron(rerun), _command(rerun), folder, folder / f"{name}.log", rerun.environment)
 
 
 def systemd_texts(rerun: Rerun) -> dict[str, str]:
@@ -121,7 +128,7 @@ def systemd_texts(rerun: Rerun) -> dict[str, str]:
     name = rerun.object_name()
     title = load_spec(rerun.spec, rerun.overrides).name
     return {
-        f"{name}.service": service_unit(title, _command(rerun), Path.cwd()),
+        f"{name}.service": service_unit(title, _command(rerun), Path.cwd(), rerun.environment),
         f"{name}.timer": timer_unit(title, _cron(rerun), rerun.zone),
     }
 
@@ -131,7 +138,10 @@ def install_cron(rerun: Rerun) -> str:
     name = rerun.object_name()
     done = install_line(name, cron_text(rerun))
     what = {"added": "added to", "replaced": "replaced in", "unchanged": "is already in"}[done]
-    return f"{name}: {what} your crontab; next run {_next(rerun)}; remove it with crontab -e"
+    return (
+        f"{name}: {what} your crontab; next run {_next(rerun)}; cron skips times at which this machine is off, "
+        "--target systemd makes up for them; remove it with crontab -e"
+    )
 
 
 def install_systemd(rerun: Rerun) -> str:
@@ -140,7 +150,8 @@ def install_systemd(rerun: Rerun) -> str:
     folder = install_units(name, texts[f"{name}.service"], texts[f"{name}.timer"])
     return (
         f"{name}.timer: started from {folder}; next run {_next(rerun)}; it runs while you are logged in, or always "
-        f"after loginctl enable-linger; remove it with systemctl --user disable --now {name}.timer"
+        "after loginctl enable-linger, and makes up for a time that it missed; remove it with systemctl --user disable "
+        f"--now {name}.timer"
     )
 
 

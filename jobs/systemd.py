@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 
 from jobs.cron import Cron
 from pipeline.errors import FatalError
@@ -23,7 +24,7 @@ Description=heatline: {spec}
 [Service]
 Type=exec
 WorkingDirectory={folder}
-ExecStart={command}
+{environment}ExecStart={command}
 # 3: stopped before the end, the same command goes on. 1 (finished with failures) and 2 (a mistake in the spec) would
 # end the same way again.
 RestartForceExitStatus=3
@@ -39,6 +40,8 @@ Description=heatline: {spec}, at {cron}
 
 [Timer]
 {times}
+# A time at which the machine is off, or nobody is logged in, is made up for once.
+Persistent=true
 AccuracySec=1s
 
 [Install]
@@ -68,26 +71,32 @@ def on_calendar(cron: Cron, zone: str | None = None) -> tuple[str, ...]:
     return (f"{named}*-{months}-{days} {tail}",)
 
 
-def service_unit(spec: str, command: Sequence[str], folder: Path) -> str:
+def service_unit(
+    spec: str, command: Sequence[str], folder: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The service that runs a job once.
 
     Args:
         spec: the spec's name, for people.
         command: the words of the command; the first is an absolute path.
         folder: where it runs.
+        environment: variables that the command gets.
 
     Raises:
-        FatalError: a control character in a path, which a unit cannot hold.
+        FatalError: a control character in a path or a value, which a unit cannot hold.
     """
-    for word in (*command, str(folder)):
+    for word in (*command, str(folder), *environment.values()):
         if _CONTROL.search(word):
             raise FatalError(f"a systemd unit cannot hold the control characters of {word!r}; rename it")
     path = str(folder).replace("%", "%%")
-    return _SERVICE.format(spec=spec.replace("%", "%%"), folder=path, command=" ".join(map(_quoted, command)))
+    # A $ is literal here, unlike in ExecStart=.
+    variables = "".join(f"Environment={_in_quotes(f'{key}={value}')}\n" for key, value in environment.items())
+    words = " ".join(map(_quoted, command))
+    return _SERVICE.format(spec=spec.replace("%", "%%"), folder=path, environment=variables, command=words)
 
 
 def timer_unit(spec: str, cron: Cron, zone: str | None = None) -> str:
-    """The timer that starts the service of the same name."""
+    """The timer that starts the service of the same name; what it missed it makes up for once, when it can."""
     times = "\n".join(f"OnCalendar={time}" for time in on_calendar(cron, zone))
     return _TIMER.format(spec=spec.replace("%", "%%"), cron=cron.text, times=times)
 
@@ -150,7 +159,10 @@ def _listed(values: Sequence[int], names: Sequence[str], every: int = 0) -> str:
 
 def _quoted(word: str) -> str:
     """A word of ExecStart=: specifiers and variables are taken literally."""
-    word = word.replace("%", "%%").replace("$", "$$")
-    if _PLAIN.fullmatch(word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    word = word.replace("$", "$$")
+    return word if _PLAIN.fullmatch(word) else _in_quotes(word)
+
+
+def _in_quotes(word: str) -> str:
+    """A word of a unit in quotes: specifiers are taken literally."""
+    return '"' + word.replace("%", "%%").replace("\\", "\\\\").replace('"', '\\"') + '"'

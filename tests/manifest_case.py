@@ -38,11 +38,14 @@ GPU = CPU.model_copy(
         "tolerations": (Toleration(key="nvidia.com/gpu"), Toleration(key="spot", value="true", effect="NoExecute")),
         "node_selector": {"cloud.google.com/gke-spot": "true"},
         "secret": "object-store",
+        "image_pull_secret": "registry",
         "service_account": "heatline",
         "suspend": True,
+        "deadline_seconds": 43200,
         "retries": 3,
     }
 )
+GPU_VARIABLES = {"AWS_ENDPOINT_URL": "https://objects.example", "HEATLINE_LOG": "-"}
 CASES: dict[str, tuple[Kind, Deployment, str | None]] = {
     "raycronjob-cpu": ("raycronjob", CPU, None),
     "raycronjob-gpu": ("raycronjob", GPU, "Europe/Berlin"),
@@ -61,9 +64,21 @@ def manifest_text(case: str, folder: Path) -> str:
     file = folder / "birds.yaml"
     file.write_text(SPEC)
     cron = read_cron("0 3 * * mon") if kind in TIMED else None
-    return kubernetes_text(Rerun(str(file), cron=cron, zone=zone), kind, deployment)
+    variables = GPU_VARIABLES if deployment is GPU else {}
+    return kubernetes_text(Rerun(str(file), cron=cron, zone=zone, environment=variables), kind, deployment)
 
 
 def objects(text: str) -> dict[str, dict[str, Any]]:
     """A manifest's objects by kind."""
     return {one["kind"]: one for one in yaml.safe_load_all(text)}
+
+
+def ray_job_spec(case: str, folder: Path) -> dict[str, Any]:
+    """The RayJob's spec in a manifest, whatever starts it."""
+    found = objects(manifest_text(case, folder))
+    if "rayjob.yaml" in found["ConfigMap"]["data"]:
+        found["RayJob"] = yaml.safe_load(found["ConfigMap"]["data"]["rayjob.yaml"])
+    spec: dict[str, Any] = (
+        found["RayCronJob"]["spec"]["jobTemplate"] if "RayCronJob" in found else found["RayJob"]["spec"]
+    )
+    return spec

@@ -16,6 +16,10 @@ CONFIG_FOLDER = "/etc/heatline"
 LONGEST_NAME = 41
 """Of an object: KubeRay appends six characters for a RayJob and six more for its cluster, of at most 53."""
 
+LARGEST = 2**31 - 1
+"""Of the whole numbers that Kubernetes and KubeRay hold."""
+START_SECONDS = 6 * 3600
+"""Long enough for a GPU that is free in the morning; without an end, those that are never free would add up."""
 
 _BYTES = {"M": 10**6, "G": 10**9, "T": 10**12, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -44,6 +48,7 @@ TaintKey = Annotated[str, _text("[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?", "a 
 TaintValue = Annotated[str, _text("([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?", "letters, digits and . _ -", 63)]
 Memory = Annotated[str, _text("[1-9][0-9]*(Mi|Gi|Ti|M|G|T)", "an amount with its unit, such as 16Gi")]
 Image = Annotated[str, _text(r"[^\s]+", "an image such as registry.example/heatline:1")]
+VariableName = Annotated[str, _text("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
 RayVersion = Annotated[str, _text(r"[0-9]+\.[0-9]+\.[0-9]+\S*", "a version such as 2.60.0")]
 
 
@@ -92,11 +97,31 @@ class Deployment(Config):
     tolerations: tuple[Toleration, ...] = Field((), description="of the pods that compute")
     node_selector: dict[str, str] = Field({}, description="labels of the nodes for pods that compute")
     secret: ObjectName | None = Field(None, description="Secret whose keys become environment variables")
+    environment: dict[VariableName, str] = Field({}, description="variables of the pods that run and compute")
+    image_pull_secret: ObjectName | None = Field(
+        None, description="Secret with the credentials of the image's registry"
+    )
     service_account: ObjectName | None = Field(None, description="ServiceAccount of the pods")
     suspend: bool = Field(False, description="put there, but started only when this is taken back")
     retries: int = Field(0, ge=0, description="backoffLimit: further attempts after one that failed")
-    keep_seconds: int = Field(
-        3600, ge=0, description="ttlSecondsAfterFinished: how long a finished run stays to be seen"
+    deadline_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=LARGEST,
+        description="activeDeadlineSeconds: a run that is not done by then is ended; default: none",
+    )
+    start_deadline_seconds: int | None = Field(
+        START_SECONDS,
+        ge=1,
+        le=LARGEST,
+        description="preRunningDeadlineSeconds: a RayJob whose pods are not all running by then fails; KubeRay 1.6",
+    )
+    keep_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=LARGEST,
+        description="ttlSecondsAfterFinished: how long the Ray cluster of a RayJob, GPUs and all, or the Job of a pod, "
+        "with its log, stays after the end; default: a minute, and until newer ones take its place",
     )
     command: tuple[str, ...] = Field((), description="what runs in the container")
     files: dict[str, str] = Field({}, description=f"texts by name that pods find in {CONFIG_FOLDER}")

@@ -10,22 +10,14 @@ from __future__ import annotations
 
 import shlex
 
-from cluster.kuberay.deployment import CONFIG_FOLDER, Deployment
-from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, USER, Mapping, labels, pod
-
-FINISHED_WITH_FAILURES, MISTAKE = 1, 2
+from cluster.kuberay.deployment import Deployment
+from cluster.kuberay.pod import CONTAINER_RIGHTS, POD_RIGHTS, USER, Mapping, labels, metadata, pod, pull_secret
 
 # Idle workers leave after this time; the next stage of a job may be a minute away.
 IDLE_SECONDS = 300
-# A missed start is made up for within this time, and no later.
-LATEST_START_SECONDS = 3600
-# Ray stops its workers and the run writes its record.
-STOP_SECONDS = 120
-# What is left to look at of a CronJob.
-RUNS_KEPT = 3
-
-KUBECTL_IMAGE = "registry.k8s.io/kubectl:v1.33.0"
-RAY_JOB_FILE = "rayjob.yaml"
+# A cluster is billed for as long as it is there. In older KubeRay 0 took it away from a submitter that still read the
+# end of the log.
+CLUSTER_KEPT_SECONDS = 60
 
 
 def config_map(deployment: Deployment) -> Mapping:
@@ -33,7 +25,7 @@ def config_map(deployment: Deployment) -> Mapping:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": _metadata(deployment),
+        "metadata": metadata(deployment),
         "data": dict(deployment.files),
     }
 
@@ -43,17 +35,17 @@ def ray_cluster(deployment: Deployment) -> Mapping:
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCluster",
-        "metadata": _metadata(deployment),
+        "metadata": metadata(deployment),
         "spec": {**({"suspend": True} if deployment.suspend else {}), **_cluster_spec(deployment, reads_files=False)},
     }
 
 
 def ray_job(deployment: Deployment) -> Mapping:
-    """One run, at once, on a Ray cluster of its own that goes when the run has ended."""
+    """One run, at once, on a Ray cluster of its own, which goes `kept_seconds` after the end; see `_job_spec`."""
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": _metadata(deployment),
+        "metadata": metadata(deployment),
         "spec": {**({"suspend": True} if deployment.suspend else {}), **_job_spec(deployment)},
     }
 
@@ -69,7 +61,7 @@ def ray_cron_job(deployment: Deployment, schedule: str, zone: str | None = None)
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayCronJob",
-        "metadata": _metadata(deployment),
+        "metadata": metadata(deployment),
         "spec": {
             "schedule": schedule,
             **({"timeZone": zone} if zone else {}),
@@ -79,128 +71,29 @@ def ray_cron_job(deployment: Deployment, schedule: str, zone: str | None = None)
     }
 
 
-def ray_job_cron_job(
-    deployment: Deployment, schedule: str, zone: str | None = None, kubectl_image: str = KUBECTL_IMAGE
-) -> tuple[Mapping, ...]:
-    """Where KubeRay has no RayCronJob: a CronJob that creates the RayJob which lies in the ConfigMap.
-
-    Args:
-        deployment: the job, whose files hold what `created_ray_job` returns as `RAY_JOB_FILE`.
-        schedule, zone: as for `ray_cron_job`.
-        kubectl_image: image whose entry point is kubectl.
-
-    Returns:
-        The account, its right to create RayJobs and nothing else, and the CronJob.
-    """
-    creator = f"{deployment.name}-creator"
-    metadata = {**_metadata(deployment), "name": creator}
-    container: Mapping = {
-        "name": "kubectl",
-        "image": kubectl_image,
-        "args": ["create", "--filename", f"{CONFIG_FOLDER}/{RAY_JOB_FILE}"],
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": 1, "memory": "256Mi"}},
-        "volumeMounts": [{"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True}],
-        "securityContext": CONTAINER_RIGHTS,
-    }
-    template: Mapping = {
-        "securityContext": POD_RIGHTS,
-        "serviceAccountName": creator,
-        "restartPolicy": "Never",
-        "containers": [container],
-        "volumes": [{"name": "config", "configMap": {"name": deployment.name}}],
-    }
-    rules = [{"apiGroups": ["ray.io"], "resources": ["rayjobs"], "verbs": ["create"]}]
-    group = "rbac.authorization.k8s.io"
-    return (
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": rules},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": creator},
-            "subjects": [{"kind": "ServiceAccount", "name": creator, "namespace": deployment.namespace}],
-        },
-        _cron_job(deployment, schedule, zone, {"backoffLimit": 2}, template),
-    )
+def kept_seconds(deployment: Deployment) -> int:
+    """How long the Ray cluster of a RayJob stays after the end."""
+    return CLUSTER_KEPT_SECONDS if deployment.keep_seconds is None else deployment.keep_seconds
 
 
 def created_ray_job(deployment: Deployment) -> Mapping:
     """A RayJob whose name Kubernetes completes, to be created as often as wanted."""
-    metadata = {key: value for key, value in _metadata(deployment).items() if key != "name"}
+    unnamed = {key: value for key, value in metadata(deployment).items() if key != "name"}
     return {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": {"generateName": f"{deployment.name}-", **metadata},
+        "metadata": {"generateName": f"{deployment.name}-", **unnamed},
         "spec": _job_spec(deployment),
     }
 
 
-def pod_cron_job(deployment: Deployment, schedule: str, zone: str | None = None) -> Mapping:
-    """Kubernetes alone, without KubeRay: at each time one worker's pod, with a Ray of its own.
-
-    Args:
-        deployment: the job; of its machines only `worker` counts.
-        schedule, zone: as for `ray_cron_job`.
-    """
-    template = pod(
-        deployment,
-        deployment.worker,
-        "heatline",
-        computes=True,
-        reads_files=True,
-        command=deployment.command,
-        shared_memory=True,
-    )
-    final = [FINISHED_WITH_FAILURES, MISTAKE]
-    job: Mapping = {
-        "backoffLimit": deployment.retries,
-        "podFailurePolicy": {
-            "rules": [
-                # A pod that its node sends away is started anew without counting: what it committed stays.
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": "heatline", "operator": "In", "values": final},
-                },
-            ]
-        },
-    }
-    template = {"restartPolicy": "Never", "terminationGracePeriodSeconds": STOP_SECONDS, **template}
-    return _cron_job(deployment, schedule, zone, job, template)
-
-
-def _cron_job(deployment: Deployment, schedule: str, zone: str | None, job: Mapping, template: Mapping) -> Mapping:
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": _metadata(deployment),
-        "spec": {
-            "schedule": schedule,
-            **({"timeZone": zone} if zone else {}),
-            # Overlapping runs are safe, and of no use.
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": LATEST_START_SECONDS,
-            "suspend": deployment.suspend,
-            "successfulJobsHistoryLimit": RUNS_KEPT,
-            "failedJobsHistoryLimit": RUNS_KEPT,
-            "jobTemplate": {
-                "spec": {
-                    **job,
-                    "ttlSecondsAfterFinished": deployment.keep_seconds,
-                    "template": {"metadata": {"labels": labels(deployment)}, "spec": template},
-                }
-            },
-        },
-    }
-
-
-def _metadata(deployment: Deployment) -> Mapping:
-    return {"name": deployment.name, "namespace": deployment.namespace, "labels": labels(deployment)}
-
-
 def _job_spec(deployment: Deployment) -> Mapping:
-    """A RayJob's spec. Its submitter's pod is spelled out to get no more rights than the others."""
+    """A RayJob's spec. Its submitter's pod is spelled out to get no more rights than the others.
+
+    After the end KubeRay deletes the Ray cluster alone: the RayJob stays, and with it the submitter's pod, whose log is
+    the run's; both go when somebody deletes the RayJob. A `deletionStrategy` could do that as well, but takes the place
+    of `shutdownAfterJobFinishes`, and an operator without its feature gate (off before KubeRay 1.6) refuses the job.
+    """
     submitter: Mapping = {
         "name": "ray-job-submitter",
         "image": deployment.image,
@@ -210,7 +103,8 @@ def _job_spec(deployment: Deployment) -> Mapping:
     return {
         "entrypoint": shlex.join(deployment.command),
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": deployment.keep_seconds,
+        "ttlSecondsAfterFinished": kept_seconds(deployment),
+        **_limits(deployment),
         "backoffLimit": deployment.retries,
         "submitterPodTemplate": {
             "metadata": {"labels": labels(deployment)},
@@ -218,6 +112,7 @@ def _job_spec(deployment: Deployment) -> Mapping:
                 "restartPolicy": "Never",
                 "securityContext": POD_RIGHTS,
                 "automountServiceAccountToken": False,
+                **pull_secret(deployment),
                 # It may be what gives access to the image.
                 **({"serviceAccountName": deployment.service_account} if deployment.service_account else {}),
                 "containers": [submitter],
@@ -225,6 +120,15 @@ def _job_spec(deployment: Deployment) -> Mapping:
         },
         "rayClusterSpec": _cluster_spec(deployment, reads_files=True),
     }
+
+
+def _limits(deployment: Deployment) -> Mapping:
+    """How long a run may take, and how long its pods may wait for their nodes."""
+    given: Mapping = {
+        "activeDeadlineSeconds": deployment.deadline_seconds,
+        "preRunningDeadlineSeconds": deployment.start_deadline_seconds,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _cluster_spec(deployment: Deployment, *, reads_files: bool) -> Mapping:
@@ -247,7 +151,6 @@ def _cluster_spec(deployment: Deployment, *, reads_files: bool) -> Mapping:
         service_token=deployment.autoscaling,
     )
     worker = pod(deployment, deployment.worker, "ray-worker", computes=True)
-    worker = {"terminationGracePeriodSeconds": STOP_SECONDS, **worker}
     template = {"labels": labels(deployment)}
     return {
         "rayVersion": deployment.ray_version,

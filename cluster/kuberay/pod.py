@@ -10,6 +10,8 @@ Mapping = dict[str, object]
 
 # The user of cluster/Dockerfile; as group of mounted volumes it may write there.
 USER = 1000
+# Ray stops its workers and the run writes its record.
+STOP_SECONDS = 120
 
 CONTAINER_RIGHTS: Mapping = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 POD_RIGHTS: Mapping = {
@@ -17,6 +19,8 @@ POD_RIGHTS: Mapping = {
     "runAsUser": USER,
     "runAsGroup": USER,
     "fsGroup": USER,
+    # Not every file of a volume with millions of images at every start.
+    "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
@@ -26,12 +30,22 @@ def labels(deployment: Deployment) -> Mapping:
     return {"app.kubernetes.io/name": "heatline", "app.kubernetes.io/instance": deployment.name}
 
 
+def metadata(deployment: Deployment) -> Mapping:
+    """Of an object of the job's name."""
+    return {"name": deployment.name, "namespace": deployment.namespace, "labels": labels(deployment)}
+
+
 def resources(machine: Machine) -> Mapping:
     """Requests and limits, the same."""
     amounts: Mapping = {"cpu": machine.cpus, "memory": machine.memory}
     if machine.gpus:
         amounts["nvidia.com/gpu"] = machine.gpus
     return {"requests": amounts, "limits": amounts}
+
+
+def pull_secret(deployment: Deployment) -> Mapping:
+    """The part of a pod's spec that names the Secret of a private registry."""
+    return {"imagePullSecrets": [{"name": deployment.image_pull_secret}]} if deployment.image_pull_secret else {}
 
 
 def pod(
@@ -76,14 +90,22 @@ def pod(
         main["command"] = list(command)
     if ports:
         main["ports"] = list(ports)
-    main["env"] = [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}]
+    # Kubernetes replaces $(NAME) by another variable's value; a doubled $ is one.
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", **deployment.environment}
+    main["env"] = [{"name": name, "value": value.replace("$", "$$")} for name, value in variables.items()]
     if deployment.secret:
         main["envFrom"] = [{"secretRef": {"name": deployment.secret}}]
     main["resources"] = resources(machine)
     if mounts:
         main["volumeMounts"] = mounts
     main["securityContext"] = CONTAINER_RIGHTS
-    spec: Mapping = {"securityContext": POD_RIGHTS, "automountServiceAccountToken": service_token}
+    spec: Mapping = {
+        # The head's pod too: the run itself is there, and writes its record.
+        "terminationGracePeriodSeconds": STOP_SECONDS,
+        "securityContext": POD_RIGHTS,
+        "automountServiceAccountToken": service_token,
+        **pull_secret(deployment),
+    }
     if deployment.service_account:
         spec["serviceAccountName"] = deployment.service_account
     if computes and deployment.node_selector:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +10,11 @@ import click
 from click.core import ParameterSource
 from pydantic import ValidationError
 
-from cluster.kuberay import Deployment, Toleration, Volume
+from cluster.kuberay import Deployment
 from jobs.cron import read_cron
 from jobs.expectation import Translator
 from jobs.manifest import TIMED, Kind
+from jobs.option import DEADLINE, SELECTOR, START_DEADLINE, TOLERATION, VOLUME, WORKERS, environment
 from jobs.problem import Place, Problem, SpecError
 from jobs.schedule import (
     Rerun,
@@ -31,64 +31,23 @@ from pipeline.errors import FatalError
 Target = Literal["kuberay", "kubernetes", "cron", "systemd"]
 
 # Options that mean nothing elsewhere, by the targets that know them.
-_KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image")
+_KUBERAY = ("kind", "workers", "head_cpus", "head_memory", "kubectl_image", "start_deadline")
 _PODS = (
     *("image", "ray_version", "namespace", "cpus", "memory", "gpus", "volumes", "in_image", "secret"),
-    *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds"),
+    *("service_account", "tolerations", "node_selector", "suspend", "retries", "keep_seconds", "deadline"),
+    "image_pull_secret",
 )
-
-
-def _reading(
-    form: str, pattern: str, make: Callable[[dict[str, str | None]], object]
-) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback that turns an option's text, or each of its texts, into a value.
-
-    Args:
-        form: what is expected, for people.
-        pattern: the same as a regular expression with named groups.
-        make: makes the value of the groups; it may raise `ValidationError`.
-    """
-
-    def one(ctx: click.Context, param: click.Parameter, text: str) -> object:
-        match = re.fullmatch(pattern, text)
-        try:
-            if match is not None:
-                return make(match.groupdict())
-        except ValidationError:
-            pass
-        raise click.BadParameter(f"expected {form}, got '{text}'", ctx, param)
-
-    def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-        return tuple(one(ctx, param, text) for text in value) if param.multiple else one(ctx, param, value)
-
-    return read
-
-
-_VOLUME = _reading(
-    "CLAIM:FOLDER or CLAIM:FOLDER:ro, such as results:/results",
-    r"(?P<claim>[^:]+):(?P<path>/[^:]+?)/?(?P<mode>:ro)?",
-    lambda part: Volume(claim=str(part["claim"]), path=str(part["path"]), read_only=part["mode"] is not None),
-)
-_TOLERATION = _reading(
-    "KEY, KEY=VALUE or KEY=VALUE:EFFECT, such as nvidia.com/gpu:NoSchedule",
-    r"(?P<key>[^=:]+)(=(?P<value>[^=:]*))?(:(?P<effect>[A-Za-z]+))?",
-    lambda part: Toleration.model_validate({key: value for key, value in part.items() if value is not None}),
-)
-_SELECTOR = _reading(
-    "KEY=VALUE, such as cloud.google.com/gke-spot=true",
-    r"(?P<key>[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?)=(?P<value>[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)",
-    lambda part: (part["key"], part["value"]),
-)
-_WORKERS = _reading(
-    "a number, or the least and the most such as 0-8",
-    r"(?P<least>[0-9]{1,6})(-(?P<most>[0-9]{1,6}))?",
-    lambda part: (int(str(part["least"])), int(part["most"] or str(part["least"]))),
-)
+# Of a run, and a Ray cluster that stays is none.
+_RUNS = ("retries", "keep_seconds", "deadline", "start_deadline")
 
 
 @click.command()
 @click.argument("spec")
-@click.option("--target", type=click.Choice(["kuberay", "kubernetes", "cron", "systemd"]))
+@click.option(
+    "--target",
+    type=click.Choice(["kuberay", "kubernetes", "cron", "systemd"]),
+    help="what starts it; cron skips times at which the machine is off, systemd makes up for them",
+)
 @click.option(
     "--cron", "line", metavar="LINE", help="when: minute, hour, day, month, weekday; '0 3 * * 1' is Monday 3:00"
 )
@@ -109,7 +68,7 @@ _WORKERS = _reading(
 @click.option("--namespace", default="default", help="of every object [default]")
 @click.option(
     "--workers",
-    callback=_WORKERS,
+    callback=WORKERS,
     metavar="N|MIN-MAX",
     default="1",
     help="pods that compute; MIN-MAX follows demand [1]",
@@ -122,28 +81,51 @@ _WORKERS = _reading(
 @click.option(
     "--volume",
     "volumes",
-    callback=_VOLUME,
+    callback=VOLUME,
     multiple=True,
     metavar="CLAIM:FOLDER[:ro]",
     help="mount a PersistentVolumeClaim",
 )
 @click.option("--in-image", multiple=True, metavar="FOLDER", help="a folder of the image that the spec reads")
 @click.option("--secret", help="a Secret whose keys become environment variables: credentials of an object store")
+@click.option(
+    "--env",
+    callback=environment,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="a variable of the run, such as AWS_REGION=eu-west-1 or HEATLINE_LOG=-; for credentials --secret",
+)
+@click.option("--image-pull-secret", help="a Secret with the credentials of the image's registry")
 @click.option("--service-account", help="ServiceAccount of the pods; with workload identity no Secret is needed")
 @click.option(
     "--toleration",
     "tolerations",
-    callback=_TOLERATION,
+    callback=TOLERATION,
     multiple=True,
     metavar="KEY[=VALUE][:EFFECT]",
     help="of the pods that compute",
 )
-@click.option(
-    "--node-selector", callback=_SELECTOR, multiple=True, metavar="KEY=VALUE", help="of the pods that compute"
-)
+@click.option("--node-selector", callback=SELECTOR, multiple=True, metavar="KEY=VALUE", help="of the pods that compute")
 @click.option("--suspend", is_flag=True, help="put it there, and start nothing")
 @click.option("--retries", type=int, help="backoffLimit [kuberay 0, kubernetes 3]")
-@click.option("--keep-seconds", type=int, default=3600, help="how long a finished run stays to be seen [3600]")
+@click.option(
+    "--deadline",
+    callback=DEADLINE,
+    metavar="DURATION",
+    help="end a run that is not done after so many hours, or 90m, 12h, 2d [none]",
+)
+@click.option(
+    "--start-deadline",
+    callback=START_DEADLINE,
+    metavar="DURATION",
+    default="6h",
+    help="kuberay: end a run whose pods are not all running by then; none for KubeRay before 1.6 [6h]",
+)
+@click.option(
+    "--keep-seconds",
+    type=int,
+    help="after a run its Ray cluster stays so long, and is billed [60]; kubernetes: its pod and log [3 newer runs]",
+)
 @click.option("--kubectl-image", help="with --kind cronjob: an image whose entry point is kubectl")
 def schedule(
     spec: str,
@@ -165,8 +147,8 @@ def schedule(
     ctx = click.get_current_context()
     if target is None:
         raise click.UsageError("Missing option '--target': kuberay, kubernetes, cron or systemd", ctx)
-    _refuse_foreign_options(ctx, target)
     kind: Kind = "pod" if target == "kubernetes" else pods["kind"]
+    _refuse_foreign_options(ctx, target, kind)
     timed = target in ("cron", "systemd") or kind in TIMED
     if timed and line is None:
         raise click.UsageError("Missing option '--cron', such as --cron '0 3 * * 1'", ctx)
@@ -176,7 +158,8 @@ def schedule(
         mend = "write it with --write or the other way round" if folder else "take: | kubectl apply -f -"
         raise click.UsageError(f"--install does not go with this; {mend}", ctx)
     check_zone(zone)
-    rerun = Rerun(spec, overrides, profile, name, None if line is None else read_cron(line), zone)
+    cron = None if line is None else read_cron(line)
+    rerun = Rerun(spec, overrides, profile, name, cron, zone, pods["env"])
     if install:
         click.echo(install_cron(rerun) if target == "cron" else install_systemd(rerun))
         return
@@ -201,7 +184,7 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
     least, most = pods["workers"]
     retries = pods["retries"]
     same = (
-        *("image", "ray_version", "namespace", "volumes", "secret", "service_account"),
+        *("image", "ray_version", "namespace", "volumes", "secret", "image_pull_secret", "service_account"),
         *("tolerations", "suspend", "keep_seconds"),
     )
     given = {
@@ -210,6 +193,8 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
         "min_workers": least,
         "max_workers": most,
         "node_selector": dict(pods["node_selector"]),
+        "deadline_seconds": pods["deadline"],
+        "start_deadline_seconds": pods["start_deadline"],
         "retries": (3 if target == "kubernetes" else 0) if retries is None else retries,
         **{key: pods[key] for key in same},
     }
@@ -221,21 +206,32 @@ def _deployment(target: Target, pods: Mapping[str, Any]) -> Deployment:
         raise SpecError([Problem(_option(place), None, "", message) for place, message in found]) from error
 
 
+# Where the deployment has another name for what an option brings.
+_OPTIONS = {
+    "volumes": "volume",
+    "tolerations": "toleration",
+    "deadline-seconds": "deadline",
+    "start-deadline-seconds": "start-deadline",
+}
+
+
 def _option(place: Place) -> str:
     """The option that brought a value of the deployment."""
     words = "-".join(str(word) for word in place if word != "worker").replace("_", "-")
     if words in ("", "min-workers", "max-workers"):
         return "--workers"
-    return f"--{words.removesuffix('s') if words in ('volumes', 'tolerations') else words}"
+    return f"--{_OPTIONS.get(words, words)}"
 
 
-def _refuse_foreign_options(ctx: click.Context, target: Target) -> None:
+def _refuse_foreign_options(ctx: click.Context, target: Target, kind: Kind) -> None:
     known = {"kuberay": {*_KUBERAY, *_PODS}, "kubernetes": set(_PODS)}.get(target, set())
     for parameter in ctx.command.params:
         given = ctx.get_parameter_source(parameter.name or "") is not ParameterSource.DEFAULT
         if given and parameter.name in {*_KUBERAY, *_PODS} - known:
             where = "kuberay" if parameter.name in _KUBERAY else "kuberay or kubernetes"
             raise click.UsageError(f"{parameter.opts[0]} goes with --target {where} alone", ctx)
+        if given and parameter.name in _RUNS and kind == "raycluster":
+            raise click.UsageError(f"{parameter.opts[0]} is for runs, and --kind raycluster is none; leave it out", ctx)
 
 
 def _put(texts: Mapping[str, str], folder: Path | None) -> None:

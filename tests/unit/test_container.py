@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from jsonschema import Draft7Validator
+from packaging.requirements import Requirement
 
 from cluster.kuberay.pod import USER
 
@@ -29,6 +32,11 @@ def instructions() -> list[tuple[str, str]]:
 
 def arguments(name: str) -> list[str]:
     return [rest for word, rest in instructions() if word == name]
+
+
+def default(argument: str) -> str:
+    (found,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith(f"{argument}=")]
+    return found
 
 
 def test_everything_that_is_copied_is_there_and_let_through() -> None:
@@ -60,9 +68,24 @@ def test_the_image_runs_as_the_pods_user_and_starts_no_program_of_its_own() -> N
 
 
 def test_the_image_has_a_ray_with_tokens() -> None:
-    (version,) = [rest.partition("=")[2] for rest in arguments("ARG") if rest.startswith("RAY_VERSION=")]
     # KubeRay's authOptions ask for 2.52.
-    assert tuple(map(int, version.split("."))) >= (2, 52, 0)
+    assert tuple(map(int, default("RAY_VERSION").split("."))) >= (2, 52, 0)
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision"])
+def test_two_builds_have_the_same_torch_and_the_program_takes_it(package: str) -> None:
+    version = default(package.upper())
+    assert re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", version)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (bound,) = [one for one in map(Requirement, project["dependencies"]) if one.name == package]
+    assert version in bound.specifier
+    (install,) = [rest for rest in arguments("RUN") if "TORCH_INDEX" in rest]
+    assert f'"{package}==${{{package.upper()}}}"' in install.split()
+
+
+def test_no_package_is_compiled_but_by_pip() -> None:
+    # Packages carry files for newer Pythons than the image's, which compileall calls a failure.
+    assert not [rest for rest in arguments("RUN") if "compileall" in rest]
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +127,32 @@ def test_aws_knows_the_fields_of_its_nodes(launcher: dict[str, Any]) -> None:
     for name, node in launcher["available_node_types"].items():
         report = validate.ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node["node_config"]}, shape)
         assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_nodes_have_a_driver_for_the_images_cuda(launcher: dict[str, Any]) -> None:
+    # Without a name Ray takes one of its own list, whose driver is from before CUDA 13.
+    named = "resolve:ssm:/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
+    nodes = launcher["available_node_types"].values()
+    assert [node["node_config"]["ImageId"] for node in nodes] == [named] * 2
+    # Ubuntu's root, which is to be larger than the container image.
+    assert {node["node_config"]["BlockDeviceMappings"][0]["DeviceName"] for node in nodes} == {"/dev/sda1"}
+
+
+def test_ray_hands_the_name_of_the_nodes_image_to_ec2_as_it_is(launcher: dict[str, Any]) -> None:
+    pytest.importorskip("boto3", reason="no boto3 here")
+    from ray.autoscaler._private.aws.config import _check_ami
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    given = copy.deepcopy(launcher)
+    _check_ami(given)
+    started: list[dict[str, Any]] = []
+    provider = object.__new__(AWSNodeProvider)
+    provider.cluster_name, provider.provider_config = given["cluster_name"], given["provider"]
+    provider.ec2_fail_fast = SimpleNamespace(create_instances=lambda **node: started.append(node) or [])
+    for name, node in given["available_node_types"].items():
+        provider._create_node({**node["node_config"], "SubnetIds": ["subnet-1"]}, {}, 1)
+        assert started[-1]["ImageId"] == launcher["available_node_types"][name]["node_config"]["ImageId"]
+    assert len(started) == 2
 
 
 def test_a_wheel_carries_every_file_that_is_no_python() -> None:

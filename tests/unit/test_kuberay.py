@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
-from manifest_case import CASES, CPU, GPU, manifest_text, objects
+from manifest_case import CASES, CPU, GPU, GPU_VARIABLES, manifest_text, objects, ray_job_spec
 from pydantic import ValidationError
 
-from cluster.kuberay import Deployment, Machine, Volume, object_name, ray_cluster
+from cluster.kuberay import (
+    Deployment,
+    Machine,
+    Volume,
+    object_name,
+    pod_cron_job,
+    ray_cluster,
+)
 from cluster.kuberay.deployment import LONGEST_NAME
 
 
@@ -112,10 +119,43 @@ def test_every_container_runs_without_rights_and_with_limits(case: str, tmp_path
 def test_credentials_come_from_the_named_secret_alone(case: str, tmp_path: Path) -> None:
     for pod in pods(list(yaml.safe_load_all(manifest_text(case, tmp_path)))):
         for container in pod["containers"]:
-            assert container.get("env", []) in ([], [{"name": "RAY_USAGE_STATS_ENABLED", "value": "0"}])
-            named = [{"secretRef": {"name": "object-store"}}]
             computes = container["name"] in ("ray-head", "ray-worker", "heatline")
+            given = GPU_VARIABLES if case.endswith("gpu") else {}
+            variables = {"RAY_USAGE_STATS_ENABLED": "0", **given} if computes else {}
+            assert {one["name"]: one["value"] for one in container.get("env", [])} == variables
+            named = [{"secretRef": {"name": "object-store"}}]
             assert container.get("envFrom", []) == (named if case.endswith("gpu") and computes else [])
+
+
+def test_a_variables_value_is_taken_literally() -> None:
+    given = CPU.model_copy(update={"environment": {"A": "$(B) $x $$", "RAY_USAGE_STATS_ENABLED": "1"}})
+    for pod in pods(ray_cluster(given)):
+        assert pod["containers"][0]["env"] == [
+            {"name": "RAY_USAGE_STATS_ENABLED", "value": "1"},
+            {"name": "A", "value": "$$(B) $$x $$$$"},
+        ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_pod_can_pull_from_a_private_registry(case: str, tmp_path: Path) -> None:
+    found = pods(list(yaml.safe_load_all(manifest_text(case, tmp_path))))
+    if case.startswith("cronjob"):
+        found += pods(ray_job_spec(case, tmp_path))
+    named = [{"name": "registry"}] if case.endswith("gpu") else None
+    assert [pod.get("imagePullSecrets") for pod in found] == [named] * len(found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_volumes_files_are_not_all_given_to_the_group_at_every_start(case: str, tmp_path: Path) -> None:
+    for pod in pods(list(yaml.safe_load_all(manifest_text(case, tmp_path)))):
+        rights = pod["securityContext"]
+        assert (rights["fsGroup"], rights["fsGroupChangePolicy"]) == (1000, "OnRootMismatch")
+
+
+def test_the_head_too_has_time_to_stop() -> None:
+    # The run itself is there, and writes its record.
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods(ray_cluster(GPU))] == [120, 120]
+    assert [pod["terminationGracePeriodSeconds"] for pod in pods(pod_cron_job(GPU, "0 3 * * 1"))] == [120]
 
 
 def test_only_who_asks_kubernetes_for_something_gets_a_token() -> None:
@@ -171,7 +211,6 @@ def test_what_a_ray_cron_job_lacks_a_cron_job_has(tmp_path: Path) -> None:
     assert (ray["schedule"], ray["timeZone"], ray["suspend"]) == ("0 3 * * 1", "Europe/Berlin", True)
     cron = objects(manifest_text("cronjob-gpu", tmp_path))["CronJob"]["spec"]
     assert (cron["schedule"], cron["timeZone"], cron["suspend"]) == ("0 3 * * 1", "Europe/Berlin", True)
-    assert cron["concurrencyPolicy"] == "Forbid"
 
 
 def test_the_fall_back_creates_the_very_job_of_the_ray_cron_job(tmp_path: Path) -> None:
@@ -220,6 +259,7 @@ def test_two_names_never_become_one() -> None:
             "folders that are not taken, got /x",
         ),
         ({"volumes": [Volume(claim="a", path="/etc/heatline")]}, "folders that are not taken, got /etc/heatline"),
+        ({"environment": {"A-B": "1"}}, "expected the name of an environment variable, got 'A-B'"),
         ({"nmae": "birds"}, "Extra inputs"),
     ],
 )

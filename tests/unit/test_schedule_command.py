@@ -115,7 +115,8 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     words = (
         "--namespace n --workers 2-5 --cpus 7 --memory 9Gi --gpus 2 --head-cpus 3 --head-memory 4Gi --volume c:/d/ "
         "--secret s --service-account a --toleration k=v:NoExecute --node-selector x/y=z --suspend --retries 6 "
-        "--keep-seconds 8 --name other --ray-version 2.61.0 --time-zone UTC"
+        "--env A=b=c --image-pull-secret p --keep-seconds 8 --deadline 12 --start-deadline 90m "
+        "--name other --ray-version 2.61.0 --time-zone UTC"
     )
     found = objects(output(capsys, *RAY, *words.split(), *ELSEWHERE))["RayCronJob"]
     job = found["spec"]["jobTemplate"]
@@ -124,6 +125,7 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert (found["metadata"]["name"], found["metadata"]["namespace"]) == ("heatline-other", "n")
     assert (found["spec"]["suspend"], found["spec"]["timeZone"]) == (True, "UTC")
     assert (job["backoffLimit"], job["ttlSecondsAfterFinished"]) == (6, 8)
+    assert (job["activeDeadlineSeconds"], job["preRunningDeadlineSeconds"]) == (43200, 5400)
     assert job["rayClusterSpec"]["rayVersion"] == "2.61.0"
     assert (group["minReplicas"], group["maxReplicas"]) == (2, 5)
     assert worker["containers"][0]["resources"]["limits"] == {"cpu": 7, "memory": "9Gi", "nvidia.com/gpu": 2}
@@ -132,6 +134,9 @@ def test_every_option_of_pods_arrives(capsys: Capture) -> None:
     assert worker["tolerations"] == [{"key": "k", "operator": "Equal", "value": "v", "effect": "NoExecute"}]
     assert worker["nodeSelector"] == {"x/y": "z"}
     assert worker["containers"][0]["envFrom"] == [{"secretRef": {"name": "s"}}]
+    for pod in (head, worker):
+        assert {"name": "A", "value": "b=c"} in pod["containers"][0]["env"]
+        assert pod["imagePullSecrets"] == [{"name": "p"}]
     assert worker["containers"][0]["volumeMounts"] == [{"name": "volume-0", "mountPath": "/d", "readOnly": False}]
 
 
@@ -196,7 +201,8 @@ def test_installing_says_what_it_did_and_when_it_runs(monkeypatch: pytest.Monkey
     said = output(capsys, "--target", "cron", "--install", "--cron", "59 23 31 12 *")
     assert lines[0].startswith("59 23 31 12 * cd ")
     assert said.startswith("heatline-quickstart: added to your crontab; next run ")
-    assert "-12-31 23:59; remove it with crontab -e\n" in said
+    assert "-12-31 23:59; cron skips times at which this machine is off" in said
+    assert said.endswith("; remove it with crontab -e\n")
     assert said.count("\n") == 1
 
 
@@ -207,7 +213,7 @@ def test_installing_a_timer_says_how_to_keep_and_remove_it(
     said = output(capsys, "--target", "systemd", "--install", "--cron", "59 23 31 12 *", "--time-zone", "UTC")
     assert said.startswith(f"heatline-quickstart.timer: started from {here}; next run ")
     assert "-12-31 23:59 UTC; " in said
-    assert "loginctl enable-linger" in said
+    assert "loginctl enable-linger, and makes up for a time that it missed" in said
     assert said.endswith("systemctl --user disable --now heatline-quickstart.timer\n")
 
 
@@ -224,6 +230,22 @@ def test_installing_a_timer_says_how_to_keep_and_remove_it(
         ((*RAY, "--time-zone", "../etc"), "--time-zone: no time zone '../etc'"),
         (("--target", "kuberay", *CRON), "Missing option '--image'; cluster/Dockerfile builds one"),
         ((*RAY, "--kind", "rayjob"), "--kind rayjob knows no time"),
+        ((*POD, "--start-deadline", "1h"), "--start-deadline goes with --target kuberay alone"),
+        (
+            ("--target", "systemd", *CRON, "--deadline", "1h"),
+            "--deadline goes with --target kuberay or kubernetes alone",
+        ),
+        ((*RAY, "--deadline", "0"), "'--deadline': expected hours, or a duration such as 90m, 12h or 2d, got '0'"),
+        ((*RAY, "--deadline", "none"), "'--deadline': expected hours, or a duration"),
+        ((*RAY, *ELSEWHERE, "--deadline", "99999d"), "--deadline: expected a whole number from 1 to 2147483647"),
+        (
+            (*RAY, "--start-deadline", "soon"),
+            "'--start-deadline': expected hours, a duration such as 90m, 12h or 2d, or",
+        ),
+        (
+            ("--target", "kuberay", "--kind", "raycluster", "--image", "x", "--deadline", "1h"),
+            "--deadline is for runs, and --kind raycluster is none",
+        ),
         ((*RAY, "--install"), "--install does not go with this; take: | kubectl apply -f -"),
         (("--target", "cron", *CRON, "--install", "--write", "x"), "--install does not go with this"),
         ((*RAY, "--volume", "data"), "'--volume': expected CLAIM:FOLDER or CLAIM:FOLDER:ro"),

@@ -64,6 +64,16 @@ def test_the_shell_gets_every_word_as_it_was(tmp_path: Path) -> None:
     assert "%" not in text.replace(r"\%", "")
 
 
+def test_a_line_gives_variables_to_the_command_alone(tmp_path: Path) -> None:
+    given = {"A": "it's 50% of $HOME", "HEATLINE_LOG": "-"}
+    words = ["sh", "-c", 'echo "$A|$HEATLINE_LOG"']
+    text = crontab_line("n", CRON, words, tmp_path, tmp_path / "log", given)
+    subprocess.run(["sh", "-c", text.split(" ", 5)[5].replace(r"\%", "%")], check=True)
+    assert (tmp_path / "log").read_text() == "it's 50% of $HOME|-\n"
+    with pytest.raises(FatalError, match="a crontab cannot hold"):
+        crontab_line("n", CRON, words, tmp_path, tmp_path / "log", {"A": "a\nb"})
+
+
 @pytest.mark.parametrize("word", ["a\nb.yaml", "a\\b.yaml", "a\tb"])
 def test_a_word_that_no_crontab_holds_is_refused(word: str) -> None:
     with pytest.raises(FatalError, match="a crontab cannot hold"):
@@ -135,6 +145,24 @@ def test_a_service_takes_signs_literally() -> None:
     assert 'ExecStart=/bin/heatline run "/specs/a b.yaml" --set "x=50%% of \\"$$HOME\\""' in SERVICE.splitlines()
 
 
+def test_a_timer_makes_up_for_a_time_at_which_the_machine_was_off() -> None:
+    section = TIMER.partition("[Timer]\n")[2].partition("[Install]")[0]
+    assert "Persistent=true" in section.splitlines()
+
+
+def test_a_service_gives_variables_to_the_command() -> None:
+    given = {"AWS_REGION": "eu-west-1", "A": 'a "b" \\ 50% $HOME'}
+    settings = service_unit("a", ["/bin/heatline"], Path("/work"), given).splitlines()
+    start = settings.index("WorkingDirectory=/work")
+    assert settings[start + 1 : start + 4] == [
+        'Environment="AWS_REGION=eu-west-1"',
+        'Environment="A=a \\"b\\" \\\\ 50%% $HOME"',
+        "ExecStart=/bin/heatline",
+    ]
+    with pytest.raises(FatalError, match="control characters"):
+        service_unit("a", ["/bin/heatline"], Path("/work"), {"A": "a\nExecStart=/bin/evil"})
+
+
 def test_a_path_with_a_line_break_is_refused() -> None:
     with pytest.raises(FatalError, match="control characters"):
         service_unit("a", ["/bin/heatline"], Path("/work\nExecStart=/bin/evil"))
@@ -142,7 +170,8 @@ def test_a_path_with_a_line_break_is_refused() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_finds_no_fault_in_the_units(tmp_path: Path) -> None:
-    service = service_unit("a", [shutil.which("true") or "", "a b", "50%", "$HOME"], tmp_path)
+    command = [shutil.which("true") or "", "a b", "50%", "$HOME"]
+    service = service_unit("a", command, tmp_path, {"A": 'a "b" 50% $HOME', "HEATLINE_LOG": "-"})
     (tmp_path / "heatline-a.service").write_text(service)
     (tmp_path / "heatline-a.timer").write_text(TIMER)
     done = subprocess.run(
