@@ -18,6 +18,7 @@ from pipeline.errors import FatalError
 from pipeline.store import Output
 
 Capture = pytest.CaptureFixture[str]
+KEPT = "20260107T030405.000000Z-kept"
 
 
 def scores(shift: float = 0.0, *methods: str) -> dict[tuple[str, str], dict[str, float]]:
@@ -30,13 +31,13 @@ def reruns(folder: Path, shift: float = -0.5, **changes: object) -> Output:
     output = write_rerun(folder, scores())
     moved = {("agi", "mar"): values(20, shift)}
     write_rerun(folder, moved, run=SECOND, fingerprint="f1")
-    kept = write_rerun(folder, scores(0.0, "gradient", "random"), run="kept").run("kept")
+    kept = write_rerun(folder, scores(0.0, "gradient", "random"), run=KEPT).run(KEPT)
     record = output.run(SECOND)
     record["summary"] += kept["summary"]
     record["variants"] += kept["variants"]
     record["spec"] |= changes
     output.write_bytes(f"runs/{SECOND}.json", json.dumps(record).encode())
-    (folder / "runs" / "kept.json").unlink()
+    (folder / "runs" / f"{KEPT}.json").unlink()
     return output
 
 
