@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.junit import Case
+from jobs.left_out import LeftOut
 from jobs.problem import hint
 from jobs.run_name import earlier_run, find_run
 from pipeline.errors import FatalError
@@ -19,14 +20,15 @@ from pipeline.report.rerun import DEFAULT, Key, Rerun, Run, compare_runs
 from pipeline.store import Output
 
 
-def find_reruns(before: str, after: str | None) -> tuple[Run, Run] | None:
+def find_reruns(before: str, after: str | None, left_out: LeftOut = lambda _: None) -> tuple[Run, Run] | None:
     """The two runs that a command names.
 
     Args:
         before, after: as `jobs.run_name.find_run`; without the second, the first is compared with the run before it.
+        left_out: is told of records that cannot be read while that one is looked for.
 
     Returns:
-        Both; None where one alone is named and no run with figures came before it.
+        Both; None where one alone is named and no run came before it that `jobs.run_name.earlier_run` would take.
 
     Raises:
         FatalError: there is no such run, or it has no figures.
@@ -34,7 +36,7 @@ def find_reruns(before: str, after: str | None) -> tuple[Run, Run] | None:
     output, name = find_run(before)
     if after is not None:
         return open_run(output, name), open_run(*find_run(after))
-    this, earlier = open_run(output, name), earlier_run(output, name)
+    this, earlier = open_run(output, name), earlier_run(output, name, left_out)
     return (open_run(output, earlier), this) if earlier is not None else None
 
 
@@ -111,6 +113,24 @@ def as_json(rerun: Rerun, outputs: tuple[str, str], tolerance: Mapping[str, floa
         "only_after": [_named(key) for key in rerun.only_after],
         "incomparable": [{**_named(key), "reason": reason} for key, reason in rerun.incomparable],
     }
+
+
+def regression_count(rerun: Rerun) -> str:
+    """How many regressions there are, in words."""
+    count = len(rerun.regressions)
+    return f"{count or 'no'} {'regression' if count == 1 else 'regressions'}"
+
+
+def nothing_compared(rerun: Rerun) -> str:
+    """Why two runs say nothing about each other, in words; empty where some figure of a method could be compared."""
+    if any(not one.control for one in rerun.changes):
+        return ""
+    if rerun.incomparable:
+        reasons = dict.fromkeys(reason for _, reason in rerun.incomparable)
+        return f"nothing compared: {'; '.join(reasons)}"
+    if rerun.changes:
+        return "nothing compared: the runs have the random control alone in common"
+    return "nothing compared: the runs have no figure in common"
 
 
 def junit_cases(rerun: Rerun) -> list[Case]:

@@ -13,9 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.cli import FAILED, MISTAKE, OK
-from jobs.compare import as_json, compare, find_reruns, junit_cases, measure_name
+from jobs.compare import as_json, compare, find_reruns, junit_cases, measure_name, nothing_compared, regression_count
 from jobs.console import wide_console
 from jobs.junit import write_junit
+from jobs.left_out import left_out_warning
 from pipeline.report.change import Change
 from pipeline.report.faithfulness import Column, figure, signed
 from pipeline.report.rerun import Key, Rerun, Run
@@ -43,17 +44,21 @@ def compare_command(
     """Compare two runs figure by figure; exit code 1 where the second is worse than is tolerated.
 
     RUN is an output (its latest run), OUTPUT@RUN, or a run's record (OUTPUT/runs/NAME.json); the earlier one comes
-    first. One RUN alone is compared with the run before it.
+    first. One RUN alone is compared with the run of the same job before it, the job being told by the spec's name.
 
     A figure is worse (or better) where the whole 95 % interval of its difference lies past the tolerance, which is 0
     unless the spec's compare.tolerance or --tolerance says otherwise; same where all of it lies within. Of many figures
     that differ by chance alone one in forty is called worse: set a tolerance.
     """
-    found = find_reruns(before, after)
+    unreadable: list[str] = []
+    found = find_reruns(before, after, unreadable.append)
+    if unreadable:
+        click.echo(left_out_warning(unreadable), err=True)
     if found is None:
         if junit is not None:
             write_junit(junit, "heatline compare", [])
-        click.echo(json.dumps(None) if as_json_ else "nothing to compare with yet: no run with figures came before")
+        nothing = "nothing to compare with yet: no run of this job, and none with a figure in common, came before"
+        click.echo(json.dumps(None) if as_json_ else nothing)
         return OK
     rerun, tolerance = compare(*found, tolerances)
     if junit is not None:
@@ -63,7 +68,7 @@ def compare_command(
         click.echo(json.dumps(as_json(rerun, (found[0].output.uri, found[1].output.uri), tolerance), indent=1))
     else:
         _print(rerun, found, tolerance, everything)
-    if not rerun.changes:
+    if nothing_compared(rerun):
         return MISTAKE
     return FAILED if rerun.regressions else OK
 
@@ -165,8 +170,9 @@ def _print_keys(console: Console, what: str, keys: Sequence[Key]) -> None:
 
 
 def _verdicts(rerun: Rerun) -> str:
-    if not rerun.changes:
-        return "the runs have no figure in common"
+    if nothing := nothing_compared(rerun):
+        return nothing
     counts = Counter(one.verdict for one in rerun.changes if not one.control)
-    worse = f"{counts['worse'] or 'no'} {'regression' if counts['worse'] == 1 else 'regressions'}"
-    return "; ".join([worse, ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))])
+    return "; ".join(
+        [regression_count(rerun), ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))]
+    )

@@ -12,7 +12,7 @@ from synthetic_rerun import FIRST, SECOND, values, write_rerun
 from jobs.cli import FAILED, MISTAKE, OK, main
 from jobs.prepare import prepare
 from jobs.profile import load_profile
-from jobs.run_name import earlier_run, find_run
+from jobs.run_name import find_run
 from jobs.spec import load_spec
 from pipeline.errors import FatalError
 from pipeline.store import Output
@@ -146,7 +146,7 @@ def test_a_first_run_has_nothing_to_be_compared_with(tmp_path: Path, capsys: Cap
     write_rerun(tmp_path / "out", scores())
     file = tmp_path / "heatline.xml"
     assert main(["compare", str(tmp_path / "out"), "--junit", str(file)]) == OK
-    assert "no run with figures came before" in capsys.readouterr().out
+    assert "nothing to compare with yet: no run of this job" in capsys.readouterr().out
     assert ElementTree.parse(file).getroot().attrib["tests"] == "0"
 
 
@@ -159,7 +159,7 @@ def test_runs_that_share_no_figure_are_a_mistake(tmp_path: Path, capsys: Capture
         "  net agi: mar auc",
         "only in the second run:",
         "  net gradient: mar auc",
-        "the runs have no figure in common",
+        "nothing compared: the runs have no figure in common",
     ]
 
 
@@ -213,14 +213,6 @@ def test_a_run_that_is_not_there_is_one_line_with_those_that_are(text: str, tmp_
     write_rerun(tmp_path / "out", {})
     with pytest.raises(FatalError, match=f"no run none; there are {FIRST}"):
         find_run(text.format(folder=tmp_path / "out"))
-
-
-def test_the_run_before_is_the_nearest_with_figures(tmp_path: Path) -> None:
-    names = [f"2026010{day}T000000.000000Z-weekly" for day in range(1, 5)]
-    for name in names:
-        output = write_rerun(tmp_path, {} if name == names[2] else scores(), run=name)
-    assert earlier_run(output, names[3]) == names[1]
-    assert earlier_run(output, names[0]) is None
 
 
 def test_no_result_depends_on_the_tolerance(tmp_path: Path) -> None:
