@@ -10,13 +10,13 @@ from typing import Any
 
 from jobs.junit import Case
 from jobs.left_out import LeftOut
-from jobs.problem import hint
 from jobs.run_name import earlier_run, find_run
+from jobs.tolerance import tolerance_trouble
 from pipeline.errors import FatalError
 from pipeline.report.change import Change
 from pipeline.report.faithfulness import Column, figure, signed
 from pipeline.report.record import RunRecord, read_record
-from pipeline.report.rerun import DEFAULT, Key, Rerun, Run, compare_runs
+from pipeline.report.rerun import Key, Rerun, Run, compare_runs
 from pipeline.store import Output
 
 
@@ -76,7 +76,9 @@ def spec_tolerance(record: RunRecord) -> dict[str, float]:
 
 
 def _given(options: Sequence[str], records: Sequence[RunRecord]) -> dict[str, float]:
-    known = dict.fromkeys(one.metric for record in records for one in record.summary)
+    measures: dict[str, dict[str, None]] = {}
+    for one in (one for record in records for one in record.summary):
+        measures.setdefault(one.metric, {})[one.measure] = None
     found = {}
     for option in options:
         name, _, text = option.rpartition("=")
@@ -86,9 +88,8 @@ def _given(options: Sequence[str], records: Sequence[RunRecord]) -> dict[str, fl
             value = math.nan
         if not name or not math.isfinite(value) or value < 0:
             raise FatalError(f"--tolerance {option}: expected METRIC=VALUE with a number of at least 0, as mar=0.01")
-        if name.partition(" ")[0] not in (*known, DEFAULT):
-            likely = hint(name, [*known, DEFAULT])
-            raise FatalError(f"--tolerance {option}: neither run has figures of '{name}'{likely}")
+        if trouble := tolerance_trouble(name, measures, "neither run has figures of"):
+            raise FatalError(f"--tolerance {option}: {trouble}")
         found[name] = value
     return found
 

@@ -93,6 +93,9 @@ def test_the_tolerance_is_the_specs_unless_an_option_says_otherwise(
         ("mar=-1", "a number of at least 0"),
         ("mar=nan", "a number of at least 0"),
         ("marr=1", "neither run has figures of 'marr'; did you mean 'mar'?"),
+        ("mar aucc=1", "mar has no measure 'aucc'; did you mean 'auc'?"),
+        ("mar =1", "mar has no measure ''; known: auc"),
+        ("default auc=1", "default is for all metrics without a tolerance of their own"),
     ],
 )
 def test_a_tolerance_that_is_none_is_one_line(tmp_path: Path, option: str, phrase: str, capsys: Capture) -> None:
@@ -100,6 +103,7 @@ def test_a_tolerance_that_is_none_is_one_line(tmp_path: Path, option: str, phras
     assert main(["compare", str(tmp_path / "out"), "--tolerance", option]) == MISTAKE
     error = capsys.readouterr().err
     assert error.startswith(f"--tolerance {option}: ") and phrase in error and error.count("\n") == 1
+    assert "auc, auc" not in error
 
 
 def test_json_holds_every_row_and_what_was_asked(tmp_path: Path, capsys: Capture) -> None:
