@@ -15,8 +15,9 @@ from jobs.tolerance import tolerance_trouble
 from pipeline.errors import FatalError
 from pipeline.report.change import Change
 from pipeline.report.faithfulness import Column, figure, signed
+from pipeline.report.pair import Run
 from pipeline.report.record import RunRecord, read_record
-from pipeline.report.rerun import Key, Rerun, Run, compare_runs
+from pipeline.report.rerun import Key, Rerun, compare_runs
 from pipeline.store import Output
 
 
@@ -135,11 +136,8 @@ def nothing_compared(rerun: Rerun) -> str:
 
 
 def junit_cases(rerun: Rerun) -> list[Case]:
-    """A case a figure that both runs have; a regression fails, what cannot be compared is skipped."""
-    cases = [
-        Case(one.model, f"{one.method} {measure_name(one)}", failure=describe(one) if one.regression else "")
-        for one in rerun.changes
-    ]
+    """A case a figure that both runs have; a regression fails, what cannot be compared or has no value is skipped."""
+    cases = [_case(one) for one in rerun.changes]
     for (model, method, metric, measure), reason in rerun.incomparable:
         cases.append(Case(model, f"{method} {Column(metric, measure, True).title}", skipped=reason))
     for keys, which in ((rerun.only_before, "first"), (rerun.only_after, "second")):
@@ -149,6 +147,14 @@ def junit_cases(rerun: Rerun) -> list[Case]:
     return cases
 
 
+def _case(one: Change) -> Case:
+    name = f"{one.method} {measure_name(one)}"
+    if one.regression:
+        return Case(one.model, name, failure=describe(one))
+    valueless = one.verdict == "unclear" and one.difference is None
+    return Case(one.model, name, skipped=describe(one) if valueless else "")
+
+
 def measure_name(one: Change) -> str:
     """A metric, and its measure where that has a name of its own."""
     return Column(one.metric, one.measure, one.higher_is_better).title
@@ -156,14 +162,26 @@ def measure_name(one: Change) -> str:
 
 def describe(one: Change) -> str:
     """A change in a sentence's worth of words."""
+    lost = f"; {missing(one)}" if one.lost and one.after is not None else ""
     if one.before is None or one.after is None or one.difference is None:
-        return one.note or "no value"
+        return f"{number(one.before)} → {number(one.after)}: {one.note or 'not compared'}{lost}"
     text = f"{figure(one.before)} → {figure(one.after)}, {signed(one.difference)}"
     if one.low is not None and one.high is not None:
         text += f" [{signed(one.low)}, {signed(one.high)}]"
     if one.tolerance:
         text += f", tolerance {one.tolerance:g}"
-    return f"{text}, {'higher' if one.higher_is_better else 'lower'} is better"
+    return f"{text}, {'higher' if one.higher_is_better else 'lower'} is better{lost}"
+
+
+def number(mean: float | None) -> str:
+    """A mean, or that there is none."""
+    return "no value" if mean is None else figure(mean)
+
+
+def missing(one: Change) -> str:
+    """How many samples have no value, in words."""
+    of = f" of {one.shared:,}" if one.shared else ""
+    return f"{one.after_missing:,}{of} samples without a value, before {one.before_missing:,}"
 
 
 def _facts(record: RunRecord, output: str) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from pipeline.errors import FatalError
 from pipeline.report.cost import duration
 from pipeline.report.fact import utc_time
 from pipeline.report.heatmap import colour_stops
+from pipeline.report.pair import fingerprints
 from pipeline.report.palette import palette
 from pipeline.report.record import RunRecord, read_record
-from pipeline.report.rerun import fingerprints
 from pipeline.report.template import style_sheet, template
 from pipeline.report.trend import HEIGHT, WIDTH, Visit, date_text, trends
 from pipeline.store import Output
