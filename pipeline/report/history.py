@@ -154,5 +154,6 @@ def _visits(runs: Sequence[_Streak]) -> list[Visit]:
     for record in (one.record for one in runs):
         time = utc_time(record.started) if record is not None else None
         if record is not None and record.summary and time is not None:
-            found.append(Visit(record, time, fingerprints(record)))
+            lengths = {key: total for key, (_, total) in record.scored.items()}
+            found.append(Visit(record, time, fingerprints(record), lengths))
     return sorted(found, key=lambda visit: (visit.time, visit.record.run))
