@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jobs.problem import Place, Problem, SpecError, hint
+from jobs.problem import Place, Problem, SpecError
 from jobs.retrain_check import retrain_problems
 from jobs.spec import JobSpec
 from jobs.split_check import split_problems
+from jobs.tolerance import tolerance_trouble
 from pipeline.contracts import Setting
 from pipeline.data import Dataset, DatasetConfig
 from pipeline.errors import FatalError
@@ -25,6 +26,7 @@ from pipeline.models import (
     read_weights,
 )
 from pipeline.models.block import network_parts
+from pipeline.retrain.summary import ACCURACY
 from pipeline.store import open_output
 
 LoadIndex = Callable[[DatasetConfig], pa.Table]
@@ -157,13 +159,14 @@ def _permutation_problems(spec: JobSpec, dataset: Dataset | None) -> list[Proble
 
 
 def _tolerance_problems(spec: JobSpec) -> list[Problem]:
-    """Tolerances of metrics that the job does not have."""
-    known = [metric.id for metric in spec.metrics] + ([spec.retrain.kind] if spec.retrain is not None else [])
-    known.append("default")
+    """Tolerances of metrics, or of measures, that the job does not have."""
+    measures = {metric.id: metric.config.measures for metric in spec.metrics}
+    if spec.retrain is not None:
+        measures[spec.retrain.kind] = (ACCURACY,)
     return [
-        spec.problem(("compare", "tolerance", name), f"no metric of this job is called '{metric}'{hint(metric, known)}")
+        spec.problem(("compare", "tolerance", name), trouble)
         for name in spec.compare.tolerance
-        if (metric := name.partition(" ")[0]) not in known
+        if (trouble := tolerance_trouble(name, measures, "no metric of this job is called"))
     ]
 
 

@@ -36,13 +36,18 @@ class Headline:
         return f"{self.model} {self.metric}{own}"
 
 
+def is_control(record: Mapping[str, Any], method: str) -> bool:
+    """Whether a method of a run's record, told by its id, is the random control."""
+    programs = {one["id"]: one["config"]["name"] for one in record["spec"].get("methods") or ()}
+    # Retraining has a random arm also where the spec has no method of that name.
+    return bool(programs.get(method, method) == CONTROL)
+
+
 def headlines(record: Mapping[str, Any]) -> list[Headline]:
     """The headlines of a run's record, in the order of its summary."""
-    programs = {one["id"]: one["config"]["name"] for one in record["spec"].get("methods") or ()}
     columns: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in record["summary"]:
-        # Retraining has a random arm also where the spec has no method of that name.
-        if row["mean"] is not None and programs.get(row["method"], row["method"]) != CONTROL:
+        if row["mean"] is not None and not is_control(record, row["method"]):
             columns.setdefault((row["model"], row["metric"], row["measure"]), []).append(row)
     found = []
     for (model, metric, measure), rows in columns.items():

@@ -19,7 +19,7 @@ from jobs.headline import headlines
 from jobs.run import Result
 from jobs.run_name import earlier_run
 from pipeline.credential import without_credentials
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.plain_text import plain_line
 from pipeline.store import Output
 
@@ -80,14 +80,13 @@ def run_message(output: Output, result: Result) -> dict[str, Any]:
         result: how it ended.
     """
     record, reason = output.run(result.run), plain_line(without_credentials(result.reason))
-    against, regressions = _regressions(output, result.run) if record.get("summary") else (None, None)
+    against, regressions, compared = _regressions(output, result.run) if record["summary"] else (None, None, "")
     text = f"heatline {record['name']}: {result.status}"
     text += f" ({reason})" if reason else ""
     text += (
         f"; {result.done} units computed, {result.left} left, {len(result.lost)} lost, {result.failures} samples failed"
     )
-    if regressions is not None:
-        text += f"; {len(regressions) or 'no'} {'regression' if len(regressions) == 1 else 'regressions'}"
+    text += f"; {compared}" if compared else ""
     return {
         "format": 1,
         "text": text,
@@ -171,17 +170,26 @@ def _post(address: str, message: dict[str, Any]) -> tuple[str, bool]:
         return (str(known).lower() if known else type(cause).__name__), True
 
 
-def _regressions(output: Output, run: str) -> tuple[str | None, list[dict[str, Any]] | None]:
-    """The run before, and what got worse since; (None, None) where there is nothing to compare with."""
+def _regressions(output: Output, run: str) -> tuple[str | None, list[dict[str, Any]] | None, str]:
+    """The run before, what got worse since, and both in words; (None, None, "") where no run came before.
+
+    What got worse is None where no figure could be compared: that is not the same as nothing.
+    """
     # A comparison comes with what draws pages, matplotlib too, which a run that tells nobody shall not wait for.
-    from jobs.compare import compare, open_run  # noqa: PLC0415
+    from jobs.compare import compare, nothing_compared, open_run, regression_count  # noqa: PLC0415
 
     try:
         earlier = earlier_run(output, run)
         if earlier is None:
-            return None, None
+            return None, None, ""
         rerun, _ = compare(open_run(output, earlier), open_run(output, run))
-    except (FatalError, RetryableError):
+    except (FatalError, RetryableError, ShardError):
         # A record or rows that cannot be read any more say nothing against this run.
-        return None, None
-    return earlier, [asdict(one) for one in rerun.regressions]
+        return None, None, ""
+    if nothing := nothing_compared(rerun):
+        return earlier, None, nothing
+    aside = len(rerun.incomparable)
+    text = regression_count(rerun) + (
+        f", {aside} {'figure' if aside == 1 else 'figures'} not compared" if aside else ""
+    )
+    return earlier, [asdict(one) for one in rerun.regressions], text

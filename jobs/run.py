@@ -13,6 +13,7 @@ from cluster.profile import Profile
 from jobs.check import CheckedJob
 from jobs.heartbeat import signs_of_life
 from jobs.interruption import Stop, StopRequested, stoppable
+from jobs.left_out import left_out_warning
 from jobs.log import RunLog
 from jobs.plan import Plan, cached_index, make_plan
 from jobs.prepare import prepare
@@ -106,11 +107,14 @@ def _run(
 ) -> Result:
     """Run what was prepared, with a record of it."""
     known = output.runs()
-    earlier = list(output.records(known[-RECENT:]))
+    unreadable: list[str] = []
+    earlier = list(output.records(known[-RECENT:], unreadable.append))
     record = new_record(spec, plan, checked.dataset, profile, earlier, known)
     telling = Telling(progress, log, record, stop)
     plan = replace(plan, job=replace(plan.job, run=record.name))
     telling.log.begin(plan.job)
+    if unreadable:
+        telling.say(left_out_warning(unreadable))
     if not len(plan.queue) and (found := _same_run(output, earlier, record)):
         same, page = found
         record.write_repeat(output, plan, same)

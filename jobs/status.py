@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.errors import FatalError
+from pipeline.record_shape import read_time
 from pipeline.store import Output, open_output
 
 EVERY = 10.0
@@ -102,7 +103,9 @@ def progress_of(output: str | Output, run: str | None = None, *, now: datetime |
     return _progress(opened, record, _sign_of_life(opened, str(record["run"])), now or datetime.now(UTC))
 
 
-def current_runs(output: str | Output, *, now: datetime | None = None) -> list[RunProgress]:
+def current_runs(
+    output: str | Output, *, now: datetime | None = None, left_out: Callable[[str], object] | None = None
+) -> list[RunProgress]:
     """The runs that somebody who asks for an output's state wants to see: those that are alive, else the latest.
 
     Several can be alive, which share the work; the oldest comes first.
@@ -110,15 +113,28 @@ def current_runs(output: str | Output, *, now: datetime | None = None) -> list[R
     Args:
         output: as for `progress_of`.
         now: likewise.
+        left_out: is told why a record cannot be read, and the other runs are told; default: it is an error.
 
     Raises:
         FatalError: there is no such output, or no run in it.
     """
     opened = output if isinstance(output, Output) else open_output(output)
     names = opened.runs()
+    if not names:
+        raise FatalError(f"{opened.uri}: no run yet")
     signs = [name.removesuffix(SUFFIX) for name, _ in opened.list("runs") if name.endswith(SUFFIX)]
-    found = (progress_of(opened, name, now=now) for name in signs if name in names)
-    return [one for one in found if one.going_on] or [progress_of(opened, now=now)]
+    alive = [name for name in signs if name in names]
+
+    def progress(wanted: Iterable[str]) -> Iterator[RunProgress]:
+        for record in opened.records(wanted, left_out):
+            yield _progress(opened, record, _sign_of_life(opened, str(record["run"])), now or datetime.now(UTC))
+
+    if found := [one for one in progress(alive) if one.going_on]:
+        return found
+    latest = next(progress(reversed(names)), None)
+    if latest is None:
+        raise FatalError(f"{opened.uri}: no run whose record can be read")
+    return [latest]
 
 
 SUFFIX = ".progress"
@@ -146,20 +162,18 @@ def _sign_of_life(output: Output, run: str) -> Mapping[str, Any]:
     """The last sign of life of a run; empty where there is none."""
     try:
         found = json.loads(output.read_bytes(progress_file(run)))
-    except (FileNotFoundError, ValueError):
+        read_time(found["updated"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return dict(found)
 
 
 def _progress(output: Output, record: Mapping[str, Any], sign: Mapping[str, Any], now: datetime) -> RunProgress:
     status, started = str(record["status"]), str(record["started"])
     ended = status in ENDED
     known = record if ended else {**record, **sign}
-    updated = str(record["finished"] if ended else sign.get("updated", started))
-    try:
-        began, last = datetime.fromisoformat(started), datetime.fromisoformat(updated)
-    except ValueError as error:
-        raise FatalError(f"{output.uri}: the record of run {record['run']} has no time that can be read") from error
+    updated = str((record.get("finished") if ended else sign.get("updated")) or started)
+    began, last = read_time(started), read_time(updated)
     if not ended:
         status = "silent" if (now - last).total_seconds() > SILENT else "running"
     found = RunProgress(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pipeline.commit import CommitFolder, as_dataset
 from pipeline.errors import FatalError
 from pipeline.files import reading
 from pipeline.filesystem import open_filesystem
+from pipeline.record_shape import blank_record, record_trouble
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -96,40 +97,64 @@ class Output(CommitFolder):
             )
         return next(iter(self.records([name or names[-1]])))
 
-    def records(self, names: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def records(
+        self, names: Iterable[str], left_out: Callable[[str], object] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The records of runs that are there, as `run` gives them.
 
         A run that found everything committed, as an earlier one had left it, holds little and names that one
         (`same_as`), whose record gives the rest.
 
+        Args:
+            names: the runs.
+            left_out: is told, in a line, why a record cannot be read, and the others follow; default: it is an error.
+
         Raises:
-            FatalError: a record is damaged, or names one that is gone.
+            FatalError: a record is damaged or gone, or names one that is.
         """
         whole: dict[str, dict[str, Any]] = {}
         for name in names:
+            try:
+                record = self._whole_record(name, whole)
+            except FatalError as error:
+                if left_out is None:
+                    raise
+                left_out(str(error))
+            else:
+                yield record
+
+    def _whole_record(self, name: str, whole: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """A run's record with what it leaves to another; `whole` keeps those that need none."""
+        file = self.path(f"runs/{name}.json")
+        try:
             record = self._record(name)
-            origin = record.get("same_as")
-            if origin is None:
-                whole[name] = record
-            elif origin not in whole:
-                if "/" in str(origin):
-                    raise FatalError(f"{self.path(f'runs/{name}.json')}: is damaged; remove it")
-                try:
-                    whole[origin] = self._record(origin)
-                except FileNotFoundError as error:
-                    raise FatalError(
-                        f"{self.path(f'runs/{name}.json')}: repeats run {origin}, which is gone; remove it as well"
-                    ) from error
-            yield record if origin is None else {**whole[origin], **record}
+        except FileNotFoundError as error:
+            raise FatalError(f"{file}: is gone") from error
+        origin = record.get("same_as")
+        if origin is None:
+            whole[name] = record
+            return {**blank_record(), **record}
+        if "/" in origin:
+            raise FatalError(f"{file}: is damaged (same_as); remove it")
+        if origin not in whole:
+            try:
+                whole[origin] = self._record(origin)
+            except FileNotFoundError as error:
+                raise FatalError(f"{file}: repeats run {origin}, which is gone; remove it as well") from error
+        return {**blank_record(), **whole[origin], **record}
 
     def _record(self, name: str) -> dict[str, Any]:
+        """What a record's file holds, if all is there that is looked for without asking."""
         file = f"runs/{name}.json"
         try:
-            record: dict[str, Any] = dict(json.loads(self.read_bytes(file)))
-        except (ValueError, TypeError) as error:
+            found = json.loads(self.read_bytes(file))
+        except (ValueError, RecursionError) as error:
             raise FatalError(f"{self.path(file)}: is damaged; remove it") from error
+        trouble = record_trouble(found)
+        if trouble is not None:
+            raise FatalError(f"{self.path(file)}: is damaged ({trouble}); remove it")
         # Pages are named by it: it is the file's, whatever the record says.
-        return {**record, "run": name}
+        return {**found, "run": name}
 
     def scores(
         self,

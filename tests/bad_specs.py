@@ -68,6 +68,19 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
         spec(rest="metrics: [deletion]\ncompare:\n  tolerance:\n    deltion: 0.1\n    default: 0.01\n"),
         [(11, "compare.tolerance.deltion", "no metric of this job is called 'deltion'; did you mean 'deletion'?")],
     ),
+    "tolerances of no measure": (
+        spec(
+            rest="metrics: [deletion, {name: sanity_parameters, similarity: [ssim]}, runtime]\ncompare:\n  tolerance:\n"
+            "    deletion aucc: 0.5\n    'deletion ': 0.5\n    sanity_parameters spearman: 0.5\n    default auc: 0.5\n"
+            "    deletion auc: 0.5\n    runtime seconds: 1.0\n    sanity_parameters ssim: 0.5\n"
+        ),
+        [
+            (11, "compare.tolerance.deletion aucc", "deletion has no measure 'aucc'; did you mean 'auc'?"),
+            (12, "compare.tolerance.deletion ", "deletion has no measure ''; known: auc"),
+            (13, "compare.tolerance.sanity_parameters spearman", "no measure 'spearman'; known: ssim"),
+            (14, "compare.tolerance.default auc", "default is for all metrics without a tolerance of their own"),
+        ],
+    ),
     "tolerance that is no number": (
         spec(rest="compare: {tolerance: {default: '0.1'}}\n"),
         [(8, "compare.tolerance.default", "expected a number of at least 0, got '0.1'; take the quotes off")],

@@ -11,6 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.noise import Noise
+from pipeline.report.change import Change
+from pipeline.report.pair import Run
+from pipeline.report.record import read_record
+from pipeline.report.rerun import Rerun, compare_runs
 from pipeline.stages.evaluate import SCHEMA
 from pipeline.stages.summarise import Summary, bootstrap_interval
 from pipeline.store import Output, open_output
@@ -37,6 +41,7 @@ def write_rerun(
     fingerprint: str = "f0",
     higher: bool = True,
     target: int = 0,
+    label: int = 0,
     source: str = "digits",
     spec: Mapping[str, Any] | None = None,
     further: Sequence[Summary] = (),
@@ -51,7 +56,7 @@ def write_rerun(
         run: the run's name.
         fingerprint: of every variant; rows of another one lie elsewhere.
         higher: whether higher is better.
-        target: the class explained.
+        target, label: the class explained, and the samples' own.
         source, spec: of the record.
         further: figures beside those of the scores.
         committed: whether the rows are written.
@@ -67,7 +72,7 @@ def write_rerun(
         one = figures(method, metric, found, higher).as_dict()
         summary.append({**one, **{name: value for name, value in changes.items() if name in names}})
         if committed and not output.parts(path):
-            commit_scores(output, path, method, metric, found, target=target)
+            commit_scores(output, path, method, metric, found, target=target, label=label)
     stamp = f"{run[:4]}-{run[4:6]}-{run[6:8]}T{run[9:11]}:{run[11:13]}:{run[13:15]}+00:00"
     record = {
         "run": run,
@@ -104,14 +109,22 @@ def figures(method: str, metric: str, found: Values, higher: bool = True) -> Sum
 
 
 def commit_scores(
-    output: Output, path: str, method: str, metric: str, found: Values, *, target: int = 0, start: int = 0
+    output: Output,
+    path: str,
+    method: str,
+    metric: str,
+    found: Values,
+    *,
+    target: int = 0,
+    label: int = 0,
+    start: int = 0,
 ) -> None:
     """Commit the rows of a variant whose positions begin at `start`."""
     rows = [
         {
             "position": position,
             "id": name,
-            "label": 0,
+            "label": label,
             "target": target,
             "model": "net",
             "method": method,
@@ -123,3 +136,25 @@ def commit_scores(
         for position, (name, value) in enumerate(found.items(), start)
     ]
     output.commit(path, start, start + len(found), pa.Table.from_pylist(rows, schema=SCHEMA), [], list(found))
+
+
+def opened(output: Output, run: str | None = None) -> Run:
+    """A run as it is compared."""
+    return Run(output, read_record(output, run, described=False))
+
+
+def compared(before: Output, after: Output, tolerance: Mapping[str, float] | None = None) -> Rerun:
+    """The first run of one output against the second run of another, or of the same."""
+    return compare_runs(opened(before, FIRST), opened(after, SECOND), tolerance or {})
+
+
+def only(rerun: Rerun) -> Change:
+    """The one figure that was compared."""
+    (one,) = rerun.changes
+    return one
+
+
+def two(tmp_path: Path, first: Any, second: Any, **changes: Any) -> tuple[Output, Output]:
+    """Two outputs with one figure each; changes are of the second."""
+    before = write_rerun(tmp_path / "a", {("agi", "deletion"): first})
+    return before, write_rerun(tmp_path / "b", {("agi", "deletion"): second}, run=SECOND, **changes)

@@ -13,12 +13,24 @@ from rich.markup import escape
 from rich.table import Table
 
 from jobs.cli import FAILED, MISTAKE, OK
-from jobs.compare import as_json, compare, find_reruns, junit_cases, measure_name
+from jobs.compare import (
+    as_json,
+    compare,
+    find_reruns,
+    junit_cases,
+    measure_name,
+    missing,
+    nothing_compared,
+    number,
+    regression_count,
+)
 from jobs.console import wide_console
 from jobs.junit import write_junit
+from jobs.left_out import left_out_warning
 from pipeline.report.change import Change
-from pipeline.report.faithfulness import Column, figure, signed
-from pipeline.report.rerun import Key, Rerun, Run
+from pipeline.report.faithfulness import Column, signed
+from pipeline.report.pair import Run
+from pipeline.report.rerun import Key, Rerun
 
 _COLOURS = {"better": "green", "same": "bright_black", "worse": "red", "unclear": ""}
 _LISTED = 12  # figures named one by one, of those that cannot be compared
@@ -43,17 +55,24 @@ def compare_command(
     """Compare two runs figure by figure; exit code 1 where the second is worse than is tolerated.
 
     RUN is an output (its latest run), OUTPUT@RUN, or a run's record (OUTPUT/runs/NAME.json); the earlier one comes
-    first. One RUN alone is compared with the run before it.
+    first. One RUN alone is compared with the run of the same job before it, the job being told by the spec's name.
 
     A figure is worse (or better) where the whole 95 % interval of its difference lies past the tolerance, which is 0
     unless the spec's compare.tolerance or --tolerance says otherwise; same where all of it lies within. Of many figures
-    that differ by chance alone one in forty is called worse: set a tolerance.
+    that differ by chance alone one in forty is called worse: set a tolerance. Worse is also a figure that has no value
+    any more, and one of which clearly more samples have none: more than 1 % of them, and six at least.
+
+    Figures over other data, or set otherwise, are not compared; where none is left, the exit code is 2.
     """
-    found = find_reruns(before, after)
+    unreadable: list[str] = []
+    found = find_reruns(before, after, unreadable.append)
+    if unreadable:
+        click.echo(left_out_warning(unreadable), err=True)
     if found is None:
         if junit is not None:
             write_junit(junit, "heatline compare", [])
-        click.echo(json.dumps(None) if as_json_ else "nothing to compare with yet: no run with figures came before")
+        nothing = "nothing to compare with yet: no run of this job, and none with a figure in common, came before"
+        click.echo(json.dumps(None) if as_json_ else nothing)
         return OK
     rerun, tolerance = compare(*found, tolerances)
     if junit is not None:
@@ -63,7 +82,7 @@ def compare_command(
         click.echo(json.dumps(as_json(rerun, (found[0].output.uri, found[1].output.uri), tolerance), indent=1))
     else:
         _print(rerun, found, tolerance, everything)
-    if not rerun.changes:
+    if nothing_compared(rerun):
         return MISTAKE
     return FAILED if rerun.regressions else OK
 
@@ -72,7 +91,7 @@ def _print(rerun: Rerun, runs: tuple[Run, Run], tolerance: Mapping[str, float], 
     console = wide_console()
     for word, run in zip(("before", "after "), runs, strict=True):
         console.print(f"{word} {run.record.run}  {run.output.uri}", markup=False, soft_wrap=True)
-    if not rerun.same_data:
+    if not rerun.same_data and any(one.pairing == "paired" for one in rerun.changes):
         console.print("The data sets differ: samples are paired by their ids.")
     shown = [one for one in rerun.changes if everything or one.pairing != "same rows"]
     for model in dict.fromkeys(one.model for one in shown):
@@ -108,8 +127,8 @@ def _table(model: str, changes: Sequence[Change]) -> Table:
             table.add_row(
                 f"  {escape(measure_name(one))}",
                 "↑" if one.higher_is_better else "↓",
-                _number(one.before),
-                _number(one.after),
+                number(one.before),
+                number(one.after),
                 escape(_difference(one)),
                 f"{one.before_n:,} | {one.after_n:,}" if one.pairing == "unpaired" else f"{one.pairs:,}",
                 f"[{colour}]{one.verdict}[/]" if colour else one.verdict,
@@ -124,10 +143,6 @@ def _difference(one: Change) -> str:
     return f"{signed(one.difference)}{interval}"
 
 
-def _number(mean: float | None) -> str:
-    return "no value" if mean is None else figure(mean)
-
-
 def _print_notes(console: Console, rerun: Rerun, hidden: int) -> None:
     if hidden:
         many = f"{hidden} figures are" if hidden > 1 else "1 figure is"
@@ -135,10 +150,23 @@ def _print_notes(console: Console, rerun: Rerun, hidden: int) -> None:
     if any(one.pairing == "paired" and max(one.before_n, one.after_n) > one.pairs for one in rerun.changes):
         console.print("n counts the samples that both runs have; a run's mean is over all of its own.")
     unpaired = [one for one in rerun.changes if one.pairing == "unpaired"]
-    for note in dict.fromkeys(one.note for one in unpaired if one.note):
-        count = sum(one.note == note for one in unpaired)
-        many = f"{count} figures are compared by their" if count > 1 else "1 figure is compared by its"
-        console.print(f"{many} means' intervals: {note}.", markup=False)
+    for note, valueless in dict.fromkeys((one.note, one.difference is None) for one in unpaired if one.note):
+        count = sum((one.note, one.difference is None) == (note, valueless) for one in unpaired)
+        if valueless:
+            many = f"{count} figures have" if count > 1 else "1 figure has"
+            console.print(f"{many} no difference: {note}.", markup=False)
+        else:
+            many = f"{count} figures are compared by their" if count > 1 else "1 figure is compared by its"
+            console.print(f"{many} means' intervals: {note}.", markup=False)
+    _print_lines(
+        console,
+        "clearly fewer samples with a value",
+        [
+            f"{one.model} {one.method} {measure_name(one)}: {missing(one)}"
+            for one in rerun.changes
+            if one.lost and one.after is not None
+        ],
+    )
     moved = max((one.retargeted for one in rerun.changes), default=0)
     if moved:
         console.print(f"Of up to {moved} samples another class is explained than before.")
@@ -156,17 +184,22 @@ def _print_keys(console: Console, what: str, keys: Sequence[Key]) -> None:
     for model, method, metric, measure in keys:
         grouped.setdefault((model, method), []).append(Column(metric, measure, True).title)
     lines = [f"{model} {method}: {', '.join(measures)}" for (model, method), measures in grouped.items()]
+    _print_lines(console, what, lines)
+
+
+def _print_lines(console: Console, what: str, lines: Sequence[str]) -> None:
     if lines:
         console.print(f"{what}:", markup=False)
     for line in lines[:_LISTED]:
         console.print(f"  {line}", markup=False, soft_wrap=True)
     if len(lines) > _LISTED:
-        console.print(f"  and {len(lines) - _LISTED} methods more")
+        console.print(f"  and {len(lines) - _LISTED} more")
 
 
 def _verdicts(rerun: Rerun) -> str:
-    if not rerun.changes:
-        return "the runs have no figure in common"
+    if nothing := nothing_compared(rerun):
+        return nothing
     counts = Counter(one.verdict for one in rerun.changes if not one.control)
-    worse = f"{counts['worse'] or 'no'} {'regression' if counts['worse'] == 1 else 'regressions'}"
-    return "; ".join([worse, ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))])
+    return "; ".join(
+        [regression_count(rerun), ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))]
+    )

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from jobs.console import wide_console
 from jobs.headline import headlines
+from jobs.left_out import left_out_warning
 from jobs.status import progress_of
 from pipeline.store import Output, open_output
 
@@ -35,7 +36,10 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
         if show:
             webbrowser.open(place if "://" in place else f"file://{place}")
         return
-    records = [_with_state(opened, record) for record in opened.records(opened.runs())]
+    names, unreadable = opened.runs(), list[str]()
+    records = [_with_state(opened, record) for record in opened.records(names, unreadable.append)]
+    if unreadable:
+        click.echo(left_out_warning(unreadable), err=True)
     if as_json:
         keys = ("run", "name", "status", "same_as", "started", "seconds", "samples", "units", "failures")
         click.echo(
@@ -50,7 +54,7 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
         return
     console = wide_console()
     if not records:
-        console.print("no run yet")
+        console.print("no run whose record can be read" if names else "no run yet")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("run", "status", "seconds", "samples", "units done", "reused", "failed"):
@@ -62,8 +66,8 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
             _status(streak),
             f"{record['seconds']:.0f}",
             f"{record['samples']}",
-            f"{record['units']['done']}",
-            f"{record['units']['reused']}",
+            f"{record['units'].get('done', 0)}",
+            f"{record['units'].get('reused', 0)}",
             f"{record['failures']}",
         )
     console.print(table)

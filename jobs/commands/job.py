@@ -14,6 +14,7 @@ from rich.text import Text
 from jobs.cli import OK
 from jobs.console import plain, wide_console
 from jobs.following import address_option, as_dict, ending, follow_job, shown
+from jobs.left_out import left_out_warning
 from jobs.status import RunProgress, current_runs, progress_of
 from jobs.status_table import duration, print_progress
 from pipeline.errors import FatalError, RetryableError
@@ -38,7 +39,10 @@ def status(what: str | None, address: str | None, as_json: bool) -> None:
     that it printed is shown. Of an output the runs that are alive are told, else the latest; no cluster is asked.
     """
     if what is not None and _is_output(what):
-        *others, progress = current_runs(what)
+        unreadable: list[str] = []
+        *others, progress = current_runs(what, left_out=unreadable.append)
+        if unreadable:
+            click.echo(left_out_warning(unreadable), err=True)
         if as_json:
             click.echo(json.dumps({**progress.as_dict(), "others": [one.as_dict() for one in others]}))
         else:
@@ -115,9 +119,10 @@ def _progress(job: Submission) -> RunProgress | None:
     earliest = f"{job.submitted - _CLOCKS:%Y%m%dT%H%M%S}"
     try:
         output = open_output(job.output)
-        for name in reversed([name for name in output.runs() if name >= earliest]):
-            if output.run(name).get("submission") == job.id:
-                return progress_of(output, name)
+        names = [name for name in output.runs() if name >= earliest]
+        for record in output.records(reversed(names), left_out=lambda _: None):
+            if record.get("submission") == job.id:
+                return progress_of(output, record["run"])
     except (FatalError, RetryableError):
         # A folder of the cluster's, or a store that this machine has no key to.
         return None

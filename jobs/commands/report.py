@@ -8,6 +8,7 @@ import webbrowser
 import click
 
 from jobs.run_name import find_run
+from jobs.spec import ReportConfig
 from pipeline.report import build_report, run_dataset
 
 
@@ -21,7 +22,8 @@ def report(output: str, name: str | None, samples: int | None, show: bool, as_js
     """Build the page of a run again. RUN is an output, OUTPUT@RUN, or a run's record (OUTPUT/runs/NAME.json)."""
     opened, found = find_run(output)
     record = opened.run(name or found)
-    count = record["spec"]["report"]["samples"] if samples is None else samples
+    asked = (record["spec"].get("report") or {}).get("samples", ReportConfig().samples)
+    count = asked if samples is None else samples
     page = build_report(opened, record["run"], dataset=run_dataset(opened, record), samples=count)
     place = opened.place(page)
     click.echo(json.dumps({"page": place}) if as_json else place)

@@ -102,6 +102,14 @@ class Metric(Config, ABC):
         """Which way its measures point; a class variable where no parameter changes it."""
         raise NotImplementedError
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of its measures, also those that it has of some methods alone.
+
+        A class variable where no parameter changes them.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def cost(self, setting: Setting, method: Cost = Cost()) -> Cost:
         """Forwards and backwards for one sample; an upper bound where the metric stops early.

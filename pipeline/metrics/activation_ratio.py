@@ -24,6 +24,7 @@ _SCORES: dict[tuple[Output, _Relation], Score] = {
 class _ActivationCurve(CurveMetric):
     """The target's output at small shares of pixels taken away, relative to that of the clean image."""
 
+    measures: ClassVar[tuple[str, ...]] = ("ratio",)
     fractions: _Fractions = Field(
         (0.0, 0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.035, 0.04, 0.045, 0.05),
         min_length=1,
@@ -98,6 +99,7 @@ class PixelPerturbation(_ActivationCurve):
     """
 
     higher_is_better: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("change",)
     curve_of: ClassVar[str] = "relative change of the output"
     curve_over: ClassVar[str] = "pixels taken away, least relevant first (%)"
     reading: ClassVar[str] = (

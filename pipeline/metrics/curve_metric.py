@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -79,6 +79,8 @@ class CurveProtocol:
 
 class CurveMetric(Metric):
     """A metric that is the area under a perturbation curve."""
+
+    measures: ClassVar[tuple[str, ...]] = ("auc",)
 
     @abstractmethod
     def protocol_at(self, setting: Setting) -> CurveProtocol:

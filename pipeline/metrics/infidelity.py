@@ -84,6 +84,7 @@ class Infidelity(Metric):
     """
 
     higher_is_better: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("infidelity",)
     orders: ClassVar[bool] = False
     reading: ClassVar[str] = (
         "what the map foretells of random changes of the image should be what the model does (lower is better)"

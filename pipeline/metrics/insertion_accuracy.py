@@ -23,6 +23,7 @@ class InsertionAccuracy(CurveMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    measures: ClassVar[tuple[str, ...]] = ("accuracy",)
     curve_of: ClassVar[str] = "predicted as the target"
     curve_over: ClassVar[str] = "pixels kept, most relevant first (%)"
     reading: ClassVar[str] = (

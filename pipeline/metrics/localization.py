@@ -27,6 +27,7 @@ class Localization(RegionMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    measures: ClassVar[tuple[str, ...]] = ("mass", "rank")
     reading: ClassVar[str] = "relevance should lie inside the object's mask (higher is better)"
     name: Literal["localization"] = "localization"
 

@@ -32,6 +32,11 @@ class MapChange(Metric):
         description="rank correlation of the values, of their magnitudes, structural similarity of maps in [-1, 1]",
     )
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """A measure a similarity."""
+        return self.similarity
+
     def similarities(
         self, model: Classifier, batch: Batch, comparison: Comparison, context: Context
     ) -> dict[str, Tensor]:

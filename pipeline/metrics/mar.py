@@ -32,6 +32,7 @@ class MAR(Metric):
     """
 
     higher_is_better: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("mar", "own")
     columns: ClassVar[tuple[str, ...]] = ("mar",)
     reading: ClassVar[str] = (
         "the smallest share of pixels, most relevant first, that alone keeps the prediction (lower is better)"

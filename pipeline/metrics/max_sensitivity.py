@@ -32,6 +32,7 @@ class MaxSensitivity(Metric):
     """
 
     higher_is_better: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("sensitivity",)
     explains: ClassVar[bool] = True
     orders: ClassVar[bool] = False
     against_chance: ClassVar[bool] = False

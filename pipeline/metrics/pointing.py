@@ -27,6 +27,7 @@ class Pointing(RegionMetric):
     """
 
     higher_is_better: ClassVar[bool] = True
+    measures: ClassVar[tuple[str, ...]] = ("hit",)
     reading: ClassVar[str] = "the map's highest pixel should lie on the object, or close to it (higher is better)"
     name: Literal["pointing"] = "pointing"
     tolerance: float = Field(15.0, ge=0, description="a hit is less than this many pixels from the region")

@@ -39,6 +39,7 @@ class Runtime(Metric):
     """
 
     higher_is_better: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ("seconds", "forwards", "backwards", "memory_mb")
     explains: ClassVar[bool] = True
     orders: ClassVar[bool] = False
     by_sample: ClassVar[bool] = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, sqrt
 from typing import Literal
 
 Verdict = Literal["better", "same", "worse", "unclear"]
@@ -14,6 +14,10 @@ ROUNDING = 1e-5
 
 FEWEST = 6
 """Samples from which on a change can be told: of five, all in one direction are no surprise (sign test, p = 0.06)."""
+
+
+MISSING = 0.01
+"""Share of the samples that may have no value any more without mattering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Change:
             job, and nobody has said.
         retargeted: pairs of which another class is explained in the second run.
         note: why it is not paired, where that may surprise.
+        shared: samples that both runs looked at, with a value or without; 0 where that cannot be told.
+        before_missing, after_missing: samples without a value: of the shared ones, else of the runs' own.
+        lost: whether the second run has no value where the first had one, or clearly fewer (`clear_loss`).
     """
 
     model: str
@@ -57,6 +64,10 @@ class Change:
     tolerance: float | None
     retargeted: int = 0
     note: str = ""
+    shared: int = 0
+    before_missing: int = 0
+    after_missing: int = 0
+    lost: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -64,9 +75,13 @@ class Change:
 
         `better` or `worse`: all of it lies past the tolerance. `same`: all of it lies within, or the rows or the means
         are the same. Else `unclear`, as it is without an interval, without a tolerance, or with fewer samples than can
-        tell.
+        tell. Whatever the mean of those that are left, it is `worse` where the values of the others are lost.
         """
-        if self.pairing == "same rows" or self.low == self.high == 0:
+        if self.pairing == "same rows":
+            return "same"
+        if self.lost:
+            return "unclear" if self.tolerance is None else "worse"
+        if self.low == self.high == 0:
             return "same"
         rounding = ROUNDING * max(abs(self.before or 0), abs(self.after or 0))
         if self.pairing == "unpaired" and self.difference is not None and abs(self.difference) <= rounding:
@@ -91,6 +106,25 @@ class Change:
     @property
     def _counted(self) -> int:
         return self.pairs if self.pairing == "paired" else min(self.before_n, self.after_n)
+
+
+def clear_loss(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether clearly more samples have no value than before.
+
+    So it is where the share of such samples rose by more than `MISSING`, the whole 95 % interval of the rise, and by at
+    least `FEWEST` samples. The interval takes the shares as independent: of the same samples it is too wide.
+
+    Args:
+        before, after: samples without a value, and all samples.
+
+    Source: Wald's interval of the difference of two shares.
+    """
+    (old, old_samples), (new, new_samples) = before, after
+    if not old_samples or not new_samples:
+        return False
+    first, second = old / old_samples, new / new_samples
+    spread = sqrt(first * (1 - first) / old_samples + second * (1 - second) / new_samples)
+    return (second - first) * new_samples >= FEWEST and second - first - 1.959964 * spread > MISSING
 
 
 def unpaired_interval(before: tuple[float, float, float], after: tuple[float, float, float]) -> tuple[float, float]:

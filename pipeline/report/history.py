@@ -9,9 +9,9 @@ from pipeline.errors import FatalError
 from pipeline.report.cost import duration
 from pipeline.report.fact import utc_time
 from pipeline.report.heatmap import colour_stops
+from pipeline.report.pair import fingerprints
 from pipeline.report.palette import palette
 from pipeline.report.record import RunRecord, read_record
-from pipeline.report.rerun import fingerprints
 from pipeline.report.template import style_sheet, template
 from pipeline.report.trend import HEIGHT, WIDTH, Visit, date_text, trends
 from pipeline.store import Output
@@ -154,5 +154,6 @@ def _visits(runs: Sequence[_Streak]) -> list[Visit]:
     for record in (one.record for one in runs):
         time = utc_time(record.started) if record is not None else None
         if record is not None and record.summary and time is not None:
-            found.append(Visit(record, time, fingerprints(record)))
+            lengths = {key: total for key, (_, total) in record.scored.items()}
+            found.append(Visit(record, time, fingerprints(record), lengths))
     return sorted(found, key=lambda visit: (visit.time, visit.record.run))

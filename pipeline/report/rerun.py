@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import isclose
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-
 from pipeline.noise import Noise
-from pipeline.report.change import Change, unpaired_interval
+from pipeline.report.change import Change, clear_loss, unpaired_interval
+from pipeline.report.pair import NO_SAMPLE, Paired, Pairs, Run
 from pipeline.report.record import RunRecord
 from pipeline.stages.comparison import paired_intervals
 from pipeline.stages.summarise import Summary
-from pipeline.store import Output
 
 DEFAULT = "default"
 """Key of the tolerance of all metrics without one of their own."""
@@ -30,23 +24,16 @@ Key = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """A run and the output that holds its rows."""
-
-    output: Output
-    record: RunRecord
-
-
-@dataclass(frozen=True, slots=True)
 class Rerun:
     """What two runs have in common, and what moved.
 
     Attributes:
         before, after: their records.
         same_data: whether both are over the same data set, a longer or shorter stretch of it aside.
-        changes: every figure that both have, a model after the other, in the order of the second run.
+        changes: every figure that both have, a model after the other, in the order of the second run; and those of the
+            first that the second was to have and has not.
         only_before, only_after: figures of one run alone.
-        incomparable: figures of both that do not measure the same, with the reason.
+        incomparable: figures of both that do not measure the same, or not the same samples, with the reason.
     """
 
     before: RunRecord
@@ -68,7 +55,8 @@ def compare_runs(before: Run, after: Run, tolerance: Mapping[str, float]) -> Rer
 
     Samples are paired by their ids. Where the runs share the committed rows of a figure, it has not moved. Rows that
     are gone, or were computed again since (`--fresh`), measures that a batch takes together and repeats of a training
-    are compared by the intervals that the records hold.
+    are compared by the intervals that the records hold. Figures over data of another source, or without a sample in
+    common, are set aside: what differs between them is the data.
 
     Args:
         before, after: the runs.
@@ -79,20 +67,20 @@ def compare_runs(before: Run, after: Run, tolerance: Mapping[str, float]) -> Rer
         The same rows give the same figures: resampling draws with the second run's seed.
     """
     old, new = ({_key(one): one for one in run.record.summary} for run in (before, after))
+    new |= {_key(one): one for one in _vanished(old.values(), new.values(), after.record)}
     models = {model: place for place, model in enumerate(after.record.models)}
     methods = {method: place for place, method in enumerate(after.record.methods)}
     order = sorted(new, key=lambda key: (models.get(key[0], len(models)), methods.get(key[1], len(methods))))
-    both = [key for key in order if key in old]
-    reasons = {key: _otherwise(before.record, after.record, old[key], new[key]) for key in both}
-    pairs = _Pairs(before, after)
+    pairs = Pairs(before, after)
+    found = _apart({key: _compared(pairs, old[key], new[key], tolerance) for key in order if key in old})
     return Rerun(
         before=before.record,
         after=after.record,
         same_data=before.record.dataset_fingerprint == after.record.dataset_fingerprint,
-        changes=tuple(_change(pairs, old[key], new[key], tolerance) for key in both if not reasons[key]),
+        changes=tuple(one for one in found.values() if isinstance(one, Change)),
         only_before=tuple(key for key in old if key not in new),
         only_after=tuple(key for key in order if key not in old),
-        incomparable=tuple((key, reason) for key, reason in reasons.items() if reason),
+        incomparable=tuple((key, one) for key, one in found.items() if isinstance(one, str)),
     )
 
 
@@ -100,8 +88,30 @@ def _key(one: Summary) -> Key:
     return one.model, one.method, one.metric, one.measure
 
 
+def _vanished(old: Iterable[Summary], new: Iterable[Summary], after: RunRecord) -> Iterator[Summary]:
+    """Figures of the first run that the second was to have: not one sample came so far that it could be scored."""
+    there = {(one.model, one.method, one.metric) for one in new}
+    wanted = set(after.scored) | {
+        (one.model, one.cell.method, one.cell.kind) for one in after.of_stage("retrain") if one.cell is not None
+    }
+    for one in old:
+        if (one.model, one.method, one.metric) in wanted - there:
+            yield replace(one, n=0, missing=0, mean=None, low=None, high=None, axis=(), curve=())
+
+
+def _apart(found: dict[Key, Change | str]) -> dict[Key, Change | str]:
+    """Where no sample is found in common, what is not counted by sample is of other data as well."""
+    paired = any(isinstance(one, Change) and one.pairing != "unpaired" for one in found.values())
+    if paired or NO_SAMPLE not in found.values():
+        return found
+    return {key: NO_SAMPLE if isinstance(one, Change) else one for key, one in found.items()}
+
+
 def _otherwise(before: RunRecord, after: RunRecord, old: Summary, new: Summary) -> str:
     """Why two figures of one name do not measure the same; empty where they do."""
+    sources = [record.dataset.get("source") for record in (before, after)]
+    if sources[0] != sources[1]:
+        return f"the runs are over different data: source {sources[1]}, before {sources[0]}"
     if old.higher_is_better != new.higher_is_better or old.over != new.over:
         return "the measure points the other way" if old.over == new.over else "samples and repeats"
     kind = "retrain" if new.over == "repeats" else "metrics"
@@ -125,8 +135,11 @@ def _settings(record: RunRecord, kind: str, identifier: str) -> dict[str, Any]:
     return {name: value for name, value in written.items() if name not in _NOT_OF_THE_MEASURE}
 
 
-def _change(pairs: _Pairs, old: Summary, new: Summary, tolerance: Mapping[str, float]) -> Change:
+def _compared(pairs: Pairs, old: Summary, new: Summary, tolerance: Mapping[str, float]) -> Change | str:
+    """By how much a figure moved; or why that cannot be said."""
     after = pairs.after.record
+    if reason := _otherwise(pairs.before.record, after, old, new):
+        return reason
     one = Change(
         *_key(new),
         higher_is_better=new.higher_is_better,
@@ -136,6 +149,8 @@ def _change(pairs: _Pairs, old: Summary, new: Summary, tolerance: Mapping[str, f
         after=new.mean,
         before_n=old.n,
         after_n=new.n,
+        before_missing=old.missing,
+        after_missing=new.missing,
         pairing="unpaired",
         pairs=0,
         difference=None,
@@ -147,29 +162,48 @@ def _change(pairs: _Pairs, old: Summary, new: Summary, tolerance: Mapping[str, f
         nothing = None if new.mean is None else 0.0
         return replace(one, pairing="same rows", pairs=new.n, difference=nothing, low=nothing, high=nothing)
     note = ""
-    if new.by_sample and old.by_sample and new.over == "samples":
-        found = pairs.values(old, new)
-        if not isinstance(found, str):
-            values, retargeted = found
-            low, high = next(paired_intervals(values, [(1, 0)], Noise(after.seed or 0).generator("bootstrap", "pairs")))
-            difference = float((values[:, 1] - values[:, 0]).mean())
-            return replace(
-                one,
-                pairing="paired",
-                pairs=len(values),
-                difference=difference,
-                low=low,
-                high=high,
-                retargeted=retargeted,
-            )
-        note = found
+    if new.by_sample and old.by_sample and new.over == "samples" and new.n + new.missing:
+        found = pairs.of(old, new)
+        if isinstance(found, Paired):
+            return _paired(one, found, after.seed or 0)
+        if found.apart:
+            return found.reason
+        note = found.reason
     if old.mean is None or new.mean is None:
-        return replace(one, note="no value in the " + ("first" if old.mean is None else "second") + " run")
-    one = replace(one, difference=new.mean - old.mean, note=note)
+        return replace(one, lost=old.mean is not None, note=_no_value(one))
+    lost = clear_loss((old.missing, old.n + old.missing), (new.missing, new.n + new.missing))
+    one = replace(one, difference=new.mean - old.mean, note=note, lost=lost)
     if old.low is None or old.high is None or new.low is None or new.high is None:
         return one
     low, high = unpaired_interval((old.mean, old.low, old.high), (new.mean, new.low, new.high))
     return replace(one, low=low, high=high)
+
+
+def _paired(one: Change, found: Paired, seed: int) -> Change:
+    """The change by sample: of those that have a value in both runs, and of those that have none any more."""
+    one = replace(one, before_missing=found.before_missing, after_missing=found.after_missing, shared=found.shared)
+    lost = clear_loss((found.before_missing, found.shared), (found.after_missing, found.shared))
+    if not len(found.values):
+        # Without a value in the second run the first had some for other samples alone, or these have lost theirs.
+        gone = one.after is None and found.before_missing < found.shared
+        return replace(one, lost=lost or gone, note=_no_value(one) or "no sample has a value in both runs")
+    low, high = next(paired_intervals(found.values, [(1, 0)], Noise(seed).generator("bootstrap", "pairs")))
+    return replace(
+        one,
+        pairing="paired",
+        pairs=len(found.values),
+        difference=float((found.values[:, 1] - found.values[:, 0]).mean()),
+        low=low,
+        high=high,
+        retargeted=found.retargeted,
+        lost=lost,
+    )
+
+
+def _no_value(one: Change) -> str:
+    """Which run has no value at all; empty where both have one."""
+    lacking = [which for which, mean in (("first", one.before), ("second", one.after)) if mean is None]
+    return f"no value in the {' and the '.join(lacking)} run" if lacking else ""
 
 
 def _tolerated(new: Summary, tolerance: Mapping[str, float]) -> float | None:
@@ -178,87 +212,3 @@ def _tolerated(new: Summary, tolerance: Mapping[str, float]) -> float | None:
     if own is not None:
         return own
     return tolerance.get(DEFAULT, 0.0) if new.by_sample or new.over == "repeats" else None
-
-
-class _Pairs:
-    """The rows behind figures of two runs, paired by the samples' ids."""
-
-    def __init__(self, before: Run, after: Run) -> None:
-        self.before, self.after = before, after
-        self._fingerprints = [fingerprints(run.record) for run in (before, after)]
-        self._read: dict[int, tuple[tuple[str, str, str], pa.Table | None]] = {}
-
-    def same_rows(self, old: Summary, new: Summary) -> bool:
-        """Whether both figures are of the same committed rows: nothing was computed anew between the runs."""
-        if self.before.output.uri != self.after.output.uri:
-            return False
-        first, second = (known.get((new.model, new.method, new.metric)) for known in self._fingerprints)
-        # A figure that is another one although its rows have the same name: they were computed again.
-        return first is not None and first == second and _figures(old) == _figures(new)
-
-    def values(self, old: Summary, new: Summary) -> tuple[NDArray[np.float64], int] | str:
-        """Values (n, 2), before and after, of the samples that both have, n at least 1, and how many of them explain
-        another class; or why there are none."""
-        sources = {run.record.dataset.get("source") for run in (self.before, self.after)}
-        if len(sources) > 1:
-            return "the runs are over different data"
-        tables = []
-        for run, one, which in ((self.before, old, "first"), (self.after, new, "second")):
-            table = self._rows(run, one)
-            if table is None:
-                return f"the rows of the {which} run are gone"
-            if not _holds(table, one):
-                return f"the rows of the {which} run were computed again since"
-            tables.append(table)
-        first, second = tables
-        place = pc.index_in(first["id"], value_set=second["id"].combine_chunks())
-        first, second = first.filter(pc.is_valid(place)), second.take(place.drop_null())
-        if not first.num_rows:
-            return "the runs have no sample in common"
-        values = np.stack([table["value"].to_numpy().astype(np.float64) for table in (first, second)], axis=1)
-        return values, int(pc.sum(pc.not_equal(first["target"], second["target"])).as_py() or 0)
-
-    def _rows(self, run: Run, one: Summary) -> pa.Table | None:
-        """Id, target and value of the samples that have a value; None where the rows are not there."""
-        variant = (one.model, one.method, one.metric)
-        kept = self._read.get(id(run))
-        if kept is None or kept[0] != variant:
-            path, total = run.record.scored.get(variant, ("", 0))
-            columns = ["id", "target", "measure", "value"]
-            # Only the last variant is kept: its measures come one after the other.
-            kept = self._read[id(run)] = variant, run.output.read(path, 0, total, columns) if path else None
-        table = kept[1]
-        if table is None:
-            return None
-        wanted = pc.and_(pc.equal(table["measure"].cast("string"), one.measure), pc.is_valid(table["value"]))
-        return table.filter(wanted)
-
-
-def _figures(one: Summary) -> Sequence[object]:
-    return one.n, one.missing, one.mean, one.low, one.high
-
-
-def _holds(table: pa.Table, one: Summary) -> bool:
-    """Whether rows are those that a figure was taken from."""
-    if table.num_rows != one.n or one.mean is None:
-        return bool(table.num_rows == one.n)
-    mean = float(table["value"].to_numpy().astype(np.float64).mean())
-    return isclose(mean, one.mean, rel_tol=1e-9, abs_tol=1e-12)
-
-
-def fingerprints(record: RunRecord) -> dict[tuple[str, str, str], frozenset[str]]:
-    """By model, method and metric, the fingerprints of what its figures were taken from, where the record tells."""
-    found: dict[tuple[str, str, str], set[str]] = {}
-    for variant in record.of_stage("evaluate"):
-        found.setdefault((variant.model, str(variant.method), str(variant.metric)), set()).add(variant.fingerprint)
-    cells = [(variant, variant.cell.kind) for variant in record.of_stage("retrain") if variant.cell is not None]
-    for variant, kind in cells:
-        if variant.method is not None:
-            found.setdefault((variant.model, variant.method, kind), set()).add(variant.fingerprint)
-    for variant, kind in cells:
-        # The clean arm is behind the figures of every method.
-        if variant.method is None:
-            for model, method, metric in found:
-                if (model, metric) == (variant.model, kind):
-                    found[model, method, metric].add(variant.fingerprint)
-    return {key: frozenset(some) for key, some in found.items() if "" not in some}

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Literal
 
 from pipeline.report.faithfulness import Column, figure, signed
 from pipeline.report.palette import Series
 from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
+
+Mark = Literal["new", "samples", "same"]
 
 # Of a drawing, in units of its view box.
 WIDTH, HEIGHT, _MARGIN = 320, 56, 6
@@ -24,11 +27,13 @@ class Visit:
         record: its record.
         time: when it began, UTC.
         behind: by model, method and metric, the fingerprints of what its figures were taken from.
+        lengths: likewise, how many samples were there to be looked at, where the record tells.
     """
 
     record: RunRecord
     time: datetime
     behind: Mapping[tuple[str, str, str], frozenset[str]]
+    lengths: Mapping[tuple[str, str, str], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,8 @@ class Dot:
     Attributes:
         x, y: its place.
         low, high: ends of its interval as heights; None without one.
-        new: whether something behind the figure is not what it was in the run before.
+        mark: against the run before: `new`: something behind the figure is not what it was, or its rows were computed
+            again and came out otherwise; `samples`: more or fewer samples of the same; `same`: the same rows.
         text: run, mean and interval.
     """
 
@@ -46,7 +52,7 @@ class Dot:
     y: float
     low: float | None
     high: float | None
-    new: bool
+    mark: Mark
     text: str
 
 
@@ -63,6 +69,7 @@ class Line:
         latest, interval: of the latest run that has it.
         run: that run, where it is not the latest of all; else empty.
         step, whole: the mean's change since the run before, and since the first; empty with one run.
+        step_counts, whole_counts: how many samples or repeats are behind those two means, where they are not as many.
         description: what a reader who does not see the drawing is told.
     """
 
@@ -76,6 +83,8 @@ class Line:
     run: str
     step: str
     whole: str
+    step_counts: str
+    whole_counts: str
     description: str
 
 
@@ -149,6 +158,8 @@ def _line(
     numbers = sorted(runs)
     latest = runs[numbers[-1]]
     means = [mean for number in numbers if (mean := runs[number].mean) is not None]
+    counts = [runs[number].n for number in numbers]
+    differ = len(set(counts)) > 1
     return Line(
         method=method,
         series=series,
@@ -160,8 +171,10 @@ def _line(
         run="" if numbers[-1] == len(visits) - 1 else visits[numbers[-1]].record.run,
         step=signed(means[-1] - means[-2]) if len(means) > 1 else "",
         whole=signed(means[-1] - means[0]) if len(means) > 1 else "",
+        step_counts=_counts(counts[-2:]),
+        whole_counts=_counts(counts),
         description=f"{method} over {len(means)} {'run' if len(means) == 1 else 'runs'}: "
-        + ", ".join(figure(mean) for mean in means),
+        + ", ".join(figure(mean) + (f" (n {n:,})" if differ else "") for mean, n in zip(means, counts, strict=True)),
     )
 
 
@@ -180,10 +193,9 @@ def _dots(
         share = (value - scale[0]) / span if span else 0.5
         return round(HEIGHT - _MARGIN - share * (HEIGHT - 2 * _MARGIN), 1)
 
-    before: frozenset[str] | None = None
+    before: tuple[Summary, Visit] | None = None
     for number in sorted(runs):
         one, visit = runs[number], visits[number]
-        behind = visit.behind.get((one.model, one.method, one.metric))
         interval = _interval(one)
         yield (
             number,
@@ -192,11 +204,27 @@ def _dots(
                 y=up(one.mean or 0.0),
                 low=None if one.low is None else up(one.low),
                 high=None if one.high is None else up(one.high),
-                new=behind is None or behind != before,
+                mark="new" if before is None else _mark(before, (one, visit)),
                 text=f"{date_text(visit.time)}: {figure(one.mean or 0.0)}{interval and f' ({interval})'}, n {one.n:,}",
             ),
         )
-        before = behind
+        before = one, visit
+
+
+def _mark(before: tuple[Summary, Visit], after: tuple[Summary, Visit]) -> Mark:
+    """What is told of a run's figure beside that of the run before."""
+    (old, earlier), (new, later) = before, after
+    key = (new.model, new.method, new.metric)
+    behind = later.behind.get(key)
+    if behind is None or behind != earlier.behind.get(key):
+        return "new"
+    if old.n != new.n or earlier.lengths.get(key) != later.lengths.get(key):
+        return "samples"
+    return "same" if (old.mean, old.missing) == (new.mean, new.missing) else "new"
+
+
+def _counts(found: Sequence[int]) -> str:
+    return f"n {found[0]:,} to {found[-1]:,}" if found[0] != found[-1] else ""
 
 
 def _stretches(numbers: Sequence[int]) -> Iterator[list[int]]:

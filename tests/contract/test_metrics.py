@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from metric_case import METHOD, QUICK, both, case
@@ -45,6 +47,12 @@ def test_one_row_a_sample(metric: Metric) -> None:
     assert all(curve.shape == (5, len(axis)) for curve in scores.curves.values())
     assert bool(scores.curves) == bool(axis) and scores.curves.keys() <= scores.measures.keys()
     assert all(values.isfinite().any() for values in scores.measures.values())
+
+
+def test_its_measures_are_those_that_it_declares(metric: Metric) -> None:
+    model, batch, maps, context = case()
+    context = replace(context, columns={name: torch.ones(5) for name in metric.columns})
+    assert tuple(metric(model, batch, maps, context).measures) == metric.measures
 
 
 @pytest.mark.parametrize("rows", [1, 7, 64])

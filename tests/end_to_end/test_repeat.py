@@ -119,7 +119,28 @@ def test_a_rerun_of_a_record_that_is_gone_says_so(
     (tmp_path / "out" / "runs" / f"{first['run']}.json").unlink()
     with pytest.raises(FatalError, match=f"repeats run {first['run']}, which is gone; remove it as well"):
         output().run()
-    assert main(["history", str(tmp_path / "out")]) == MISTAKE
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"same_as": "gone"}'], ids=["empty", "no keys", "repeats a lost one"])
+def test_a_record_that_cannot_be_read_stops_no_later_run(
+    content: str,
+    run: Callable[..., str],
+    write_spec: Write,
+    write_profile: Write,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = json.loads(run("--json"))
+    whole = json.loads((tmp_path / "out" / "runs" / f"{first['run']}.json").read_text())
+    if "same_as" in content:
+        content = json.dumps({**whole, **json.loads(content)})
+    (tmp_path / "out" / "runs" / "20200102T030405.000000Z-job.json").write_text(content)
+    assert main(["run", str(write_spec(**SMALL)), "--profile", str(write_profile()), "--json"]) == OK
+    said = capsys.readouterr()
+    (warning,) = [line for line in said.err.splitlines() if line.startswith("warning:")]
+    assert "20200102T030405.000000Z-job.json" in warning and "remove it" in warning
+    # The other records still count: this run is the small one of a rerun with nothing to do.
+    assert json.loads(said.out)["page"] == first["page"]
 
 
 def test_a_page_stands_where_its_records_file_says(run: Callable[..., str], tmp_path: Path) -> None:
@@ -137,7 +158,7 @@ def test_a_record_does_not_lead_out_of_its_folder(
     run()
     file = tmp_path / "out" / "runs" / f"{output().runs()[-1]}.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "same_as": origin}))
-    with pytest.raises(FatalError, match="is damaged; remove it"):
+    with pytest.raises(FatalError, match=r"is damaged \(same_as\); remove it"):
         output().run()
 
 

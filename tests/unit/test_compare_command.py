@@ -12,12 +12,13 @@ from synthetic_rerun import FIRST, SECOND, values, write_rerun
 from jobs.cli import FAILED, MISTAKE, OK, main
 from jobs.prepare import prepare
 from jobs.profile import load_profile
-from jobs.run_name import earlier_run, find_run
+from jobs.run_name import find_run
 from jobs.spec import load_spec
 from pipeline.errors import FatalError
 from pipeline.store import Output
 
 Capture = pytest.CaptureFixture[str]
+KEPT = "20260107T030405.000000Z-kept"
 
 
 def scores(shift: float = 0.0, *methods: str) -> dict[tuple[str, str], dict[str, float]]:
@@ -30,13 +31,13 @@ def reruns(folder: Path, shift: float = -0.5, **changes: object) -> Output:
     output = write_rerun(folder, scores())
     moved = {("agi", "mar"): values(20, shift)}
     write_rerun(folder, moved, run=SECOND, fingerprint="f1")
-    kept = write_rerun(folder, scores(0.0, "gradient", "random"), run="kept").run("kept")
+    kept = write_rerun(folder, scores(0.0, "gradient", "random"), run=KEPT).run(KEPT)
     record = output.run(SECOND)
     record["summary"] += kept["summary"]
     record["variants"] += kept["variants"]
     record["spec"] |= changes
     output.write_bytes(f"runs/{SECOND}.json", json.dumps(record).encode())
-    (folder / "runs" / "kept.json").unlink()
+    (folder / "runs" / f"{KEPT}.json").unlink()
     return output
 
 
@@ -92,6 +93,9 @@ def test_the_tolerance_is_the_specs_unless_an_option_says_otherwise(
         ("mar=-1", "a number of at least 0"),
         ("mar=nan", "a number of at least 0"),
         ("marr=1", "neither run has figures of 'marr'; did you mean 'mar'?"),
+        ("mar aucc=1", "mar has no measure 'aucc'; did you mean 'auc'?"),
+        ("mar =1", "mar has no measure ''; known: auc"),
+        ("default auc=1", "default is for all metrics without a tolerance of their own"),
     ],
 )
 def test_a_tolerance_that_is_none_is_one_line(tmp_path: Path, option: str, phrase: str, capsys: Capture) -> None:
@@ -99,6 +103,7 @@ def test_a_tolerance_that_is_none_is_one_line(tmp_path: Path, option: str, phras
     assert main(["compare", str(tmp_path / "out"), "--tolerance", option]) == MISTAKE
     error = capsys.readouterr().err
     assert error.startswith(f"--tolerance {option}: ") and phrase in error and error.count("\n") == 1
+    assert "auc, auc" not in error
 
 
 def test_json_holds_every_row_and_what_was_asked(tmp_path: Path, capsys: Capture) -> None:
@@ -145,7 +150,7 @@ def test_a_first_run_has_nothing_to_be_compared_with(tmp_path: Path, capsys: Cap
     write_rerun(tmp_path / "out", scores())
     file = tmp_path / "heatline.xml"
     assert main(["compare", str(tmp_path / "out"), "--junit", str(file)]) == OK
-    assert "no run with figures came before" in capsys.readouterr().out
+    assert "nothing to compare with yet: no run of this job" in capsys.readouterr().out
     assert ElementTree.parse(file).getroot().attrib["tests"] == "0"
 
 
@@ -158,7 +163,7 @@ def test_runs_that_share_no_figure_are_a_mistake(tmp_path: Path, capsys: Capture
         "  net agi: mar auc",
         "only in the second run:",
         "  net gradient: mar auc",
-        "the runs have no figure in common",
+        "nothing compared: the runs have no figure in common",
     ]
 
 
@@ -178,11 +183,10 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: Captu
 
 def test_what_cannot_be_paired_is_told_under_the_table(tmp_path: Path, capsys: Capture) -> None:
     write_rerun(tmp_path / "a", scores(0.0, "agi"))
-    write_rerun(tmp_path / "b", scores(0.0, "agi"), source="shapes", by_sample=True)
+    write_rerun(tmp_path / "b", scores(0.0, "agi"), committed=False)
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     text = capsys.readouterr().out
-    assert "The data sets differ: samples are paired by their ids." in text
-    assert "1 figure is compared by its means' intervals: the runs are over different data." in text
+    assert "1 figure is compared by its means' intervals: the rows of the second run are gone." in text
 
 
 @pytest.mark.parametrize("name", ["out", "a@b", f"a@{FIRST}"])
@@ -212,14 +216,6 @@ def test_a_run_that_is_not_there_is_one_line_with_those_that_are(text: str, tmp_
     write_rerun(tmp_path / "out", {})
     with pytest.raises(FatalError, match=f"no run none; there are {FIRST}"):
         find_run(text.format(folder=tmp_path / "out"))
-
-
-def test_the_run_before_is_the_nearest_with_figures(tmp_path: Path) -> None:
-    names = [f"2026010{day}T000000.000000Z-weekly" for day in range(1, 5)]
-    for name in names:
-        output = write_rerun(tmp_path, {} if name == names[2] else scores(), run=name)
-    assert earlier_run(output, names[3]) == names[1]
-    assert earlier_run(output, names[0]) is None
 
 
 def test_no_result_depends_on_the_tolerance(tmp_path: Path) -> None:

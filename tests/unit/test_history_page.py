@@ -26,20 +26,21 @@ def day(number: int) -> str:
     return f"202601{number:02d}T000000.000000Z-weekly"
 
 
-def figure_of(method: str, mean: float, half: float | None = 0.1, metric: str = "mar") -> Summary:
+def figure_of(method: str, mean: float, half: float | None = 0.1, metric: str = "mar", n: int = 40) -> Summary:
     ends = (None, None) if half is None else (mean - half, mean + half)
-    return Summary("net", method, metric, metric, False, 40, 0, mean, *ends, (), ())
+    return Summary("net", method, metric, metric, False, n, 0, mean, *ends, (), ())
 
 
 def history(folder: Path, runs: Mapping[int, list[Summary]], **changes: Any) -> Output:
-    """Runs by the day of January on which they began."""
+    """Runs by the day of January on which they began; changes may tell `fingerprints` and `lengths` by day."""
     for number, figures in runs.items():
         variants = [
             {"path": f"scores/{one.method}", "stage": "evaluate", "model": "net", "method": one.method}
-            | {"metric": one.metric, "total": 40, "fingerprint": changes.get("fingerprints", {}).get(number, "f0")}
+            | {"metric": one.metric, "total": changes.get("lengths", {}).get(number, 40)}
+            | {"fingerprint": changes.get("fingerprints", {}).get(number, "f0")}
             for one in figures
         ]
-        kept = {name: value for name, value in changes.items() if name != "fingerprints"}
+        kept = {name: value for name, value in changes.items() if name not in ("fingerprints", "lengths")}
         output = write_rerun(folder, {}, run=day(number), further=figures, variants=variants, **kept)
     return output
 
@@ -102,6 +103,55 @@ def test_a_ring_is_a_run_with_something_new_behind_the_figure(tmp_path: Path) ->
     runs = {number: [figure_of("agi", 0.5)] for number in (1, 2, 3, 4)}
     found = page(history(tmp_path, runs, fingerprints={3: "f1", 4: "f1"}))
     assert [one["fill"] == "var(--page)" for one in found.attributes("circle")] == [True, False, True, False]
+
+
+def marks(found: Page) -> list[str]:
+    """What stands for each run, in the order of time."""
+    kinds = {"rect": "square", "circle": "dot"}
+    shapes = [(kinds[name], one) for name, one in found.tags if name in kinds]
+    return ["ring" if kind == "dot" and one["fill"] == "var(--page)" else kind for kind, one in shapes]
+
+
+def test_a_square_is_a_run_over_more_or_fewer_samples_of_the_same(tmp_path: Path) -> None:
+    counts = {1: 24, 2: 40, 3: 60, 4: 60, 5: 24}
+    runs = {day: [figure_of("agi", 0.5, n=n)] for day, n in counts.items()}
+    found = page(history(tmp_path, runs, lengths=counts))
+    assert marks(found) == ["ring", "square", "square", "dot", "square"]
+    assert "A square is over more or fewer samples of the same data" in found.text
+    (drawing,) = found.attributes("svg")
+    assert drawing["aria-label"] == (
+        "agi over 5 runs: 0.500 (n 24), 0.500 (n 40), 0.500 (n 60), 0.500 (n 60), 0.500 (n 24)"
+    )
+
+
+def test_a_square_stands_on_its_place(tmp_path: Path) -> None:
+    runs = {1: [figure_of("agi", 0.5)], 2: [figure_of("agi", 0.9, n=60)]}
+    (square,) = page(history(tmp_path, runs)).attributes("rect")
+    half = float(square["width"] or 0) / 2
+    assert square["width"] == square["height"]
+    assert float(square["x"] or 0) + half == pytest.approx(WIDTH - MARGIN, abs=0.05)
+
+
+def test_other_samples_are_told_also_where_a_metric_looks_at_as_many(tmp_path: Path) -> None:
+    runs = {day: [figure_of("agi", mean, n=16)] for day, mean in ((1, 0.5), (2, 0.6))}
+    assert marks(page(history(tmp_path, runs, lengths={1: 40, 2: 80}))) == ["ring", "square"]
+
+
+def test_rows_that_were_computed_again_and_came_out_otherwise_are_a_ring(tmp_path: Path) -> None:
+    runs = {1: [figure_of("agi", 0.5)], 2: [figure_of("agi", 0.6)], 3: [figure_of("agi", 0.6, half=0.2)]}
+    # The interval alone is drawn anew with another seed.
+    assert marks(page(history(tmp_path, runs))) == ["ring", "ring", "dot"]
+
+
+def test_how_many_samples_are_behind_two_means_is_told_where_they_are_not_as_many(tmp_path: Path) -> None:
+    def text(*counts: int) -> str:
+        runs = {day: [figure_of("agi", 0.5, n=n)] for day, n in enumerate(counts, 1)}
+        return page(history(tmp_path / "-".join(map(str, counts)), runs)).text
+
+    # Since the run before, and since the first.
+    assert "0.000 n 1,200 to 60 0.000 n 40 to 60" in text(40, 1200, 60)
+    assert "0.000 n 60 to 40 0.000 Runs" in text(40, 60, 40)
+    assert "0.000 0.000 Runs" in text(40, 40)
 
 
 def test_one_run_is_a_point_in_the_middle_with_its_interval(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_a_run_without_maps_has_a_page(tmp_path: Path) -> None:
 
 
 def test_an_old_record_without_most_keys_has_a_page(tmp_path: Path) -> None:
-    keys = ("status", "started", "seconds", "timings", "versions", "profile", "units", "lost", "spec")
+    keys = ("seconds", "timings", "versions", "profile", "units", "lost", "spec")
     text = changed(tmp_path, summary=[], **dict.fromkeys(keys)).text
     assert "this run has no metrics" in text and "2 samples" in text
 
@@ -190,7 +190,9 @@ def test_images_that_are_gone_do_not_cost_the_figures(tmp_path: Path) -> None:
 
 def test_a_record_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     config = image_folder(tmp_path / "images", {"cat": ["0.png"]})
-    output, dataset = write_run(tmp_path / "out", config, summary=None, timings=[{"stage": 1}])
+    output, dataset = write_run(
+        tmp_path / "out", config, summary=None, timings=[{"stage": 1, "seconds": 1.0, "samples": 1}]
+    )
     with pytest.raises(FatalError, match=rf"the record of run {re.escape(RUN)} cannot be read \(timings"):
         build_report(output, dataset=dataset, samples=1)
 

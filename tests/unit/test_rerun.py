@@ -10,32 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
-from synthetic_rerun import FIRST, SECOND, commit_scores, figures, values, write_rerun
+from synthetic_rerun import FIRST, SECOND, commit_scores, compared, figures, only, two, values, write_rerun
 
-from pipeline.report.change import Change
-from pipeline.report.record import read_record
-from pipeline.report.rerun import Rerun, Run, compare_runs
 from pipeline.stages.summarise import Summary
-from pipeline.store import Output
-
-
-def opened(output: Output, run: str | None = None) -> Run:
-    return Run(output, read_record(output, run, described=False))
-
-
-def compared(before: Output, after: Output, tolerance: Mapping[str, float] | None = None) -> Rerun:
-    return compare_runs(opened(before, FIRST), opened(after, SECOND), tolerance or {})
-
-
-def only(rerun: Rerun) -> Change:
-    (one,) = rerun.changes
-    return one
-
-
-def two(tmp_path: Path, first: Any, second: Any, **changes: Any) -> tuple[Output, Output]:
-    """Two outputs with one figure each; changes are of the second."""
-    before = write_rerun(tmp_path / "a", {("agi", "deletion"): first})
-    return before, write_rerun(tmp_path / "b", {("agi", "deletion"): second}, run=SECOND, **changes)
 
 
 def test_the_difference_is_of_samples_with_the_same_id_wherever_they_stand(tmp_path: Path) -> None:
@@ -114,40 +91,14 @@ def test_rows_that_were_computed_again_are_not_taken_for_the_first_runs(tmp_path
     assert one.verdict == "worse"
 
 
-@pytest.mark.parametrize(
-    ("changes", "note"),
-    [
-        ({"committed": False}, "the rows of the second run are gone"),
-        ({"source": "shapes"}, "the runs are over different data"),
-    ],
-)
-def test_what_cannot_be_paired_says_why(tmp_path: Path, changes: dict[str, Any], note: str) -> None:
-    one = only(compared(*two(tmp_path, values(20), values(20), **changes)))
-    assert (one.pairing, one.note) == ("unpaired", note)
-
-
-def test_runs_without_a_common_sample_are_compared_by_their_means(tmp_path: Path) -> None:
-    moved = {f"other/{name}": value for name, value in values(20).items()}
-    one = only(compared(*two(tmp_path, values(20), moved)))
-    assert (one.pairing, one.note) == ("unpaired", "the runs have no sample in common")
-    assert one.verdict == "same"
-
-
-def test_another_selection_of_the_data_is_paired_and_told(tmp_path: Path) -> None:
-    before, after = two(tmp_path, values(20), values(20), dataset_fingerprint="other")
-    rerun = compared(before, after)
-    assert not rerun.same_data and only(rerun).pairing == "paired"
+def test_rows_that_are_gone_cannot_be_paired_which_is_said(tmp_path: Path) -> None:
+    one = only(compared(*two(tmp_path, values(20), values(20), committed=False)))
+    assert (one.pairing, one.note) == ("unpaired", "the rows of the second run are gone")
 
 
 def test_samples_of_which_another_class_is_explained_are_counted(tmp_path: Path) -> None:
     assert only(compared(*two(tmp_path, values(20), values(20), target=1))).retargeted == 20
     assert only(compared(*two(tmp_path / "c", values(20), values(20)))).retargeted == 0
-
-
-def test_a_figure_without_a_value_is_unclear_and_says_so(tmp_path: Path) -> None:
-    one = only(compared(*two(tmp_path, values(7), dict.fromkeys(values(7)))))
-    assert (one.before_n, one.after_n, one.after, one.difference) == (7, 0, None, None)
-    assert (one.note, one.verdict) == ("no value in the second run", "unclear")
 
 
 def spec(metric: Mapping[str, Any], method: Mapping[str, Any] | None = None) -> dict[str, Any]:
