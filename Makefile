@@ -1,17 +1,20 @@
 # Two commands do all the set-up on a machine that has python3 and make:
 #   make quickstart   the main job on embedded data, without a network once installed
-#   make test         the tests, the slow ones in a small form
+#   make test         the tests, without the slow ones (make test-slow; in a small form: make test-small)
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: quickstart test test-slow check benchmark clean
+.PHONY: quickstart test test-small test-slow check benchmark clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/heatline run quickstart
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m "not slow"
+
+test-small: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m "slow and not large"
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -m slow

@@ -67,7 +67,14 @@ FEWER: dict[str, dict[str, object]] = {
 ONLY_SINGLE = {"prune_grad", "prune_pgd", "extremal_perturbation"}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+# Those that a change is tried on each time: grouped and depthwise convolutions, residuals, and none of them.
+EACH_TIME = {"resnet18", "mobilenet_v2", "vgg11", "squeezenet1_0"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[name if name in EACH_TIME else pytest.param(name, marks=pytest.mark.large) for name in NETWORKS],
+)
 def case(request: pytest.FixtureRequest) -> tuple[str, Classifier, Batch]:
     size, classes, file = NETWORKS[request.param]
     weights = "random"

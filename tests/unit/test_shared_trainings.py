@@ -164,5 +164,10 @@ def preempted() -> ActorDiedError:
 def test_of_the_errors_of_several_processes_the_first_cause_counts(
     failures: list[Exception], kind: type[Exception], message: str
 ) -> None:
-    found = training._cause(failures)
+    found = training._cause(failures, node_left=False)
     assert type(found) is kind and message in str(found)
+
+
+def test_a_death_is_the_nodes_where_one_has_left() -> None:
+    assert type(training._cause([ActorDiedError()], node_left=True)) is WorkerGoneError
+    assert type(training._cause([ShardError("no")], node_left=True)) is ShardError
