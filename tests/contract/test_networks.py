@@ -67,7 +67,7 @@ FEWER: dict[str, dict[str, object]] = {
 ONLY_SINGLE = {"prune_grad", "prune_pgd", "extremal_perturbation"}
 
 
-# Those that a change is tried on each time: grouped and depthwise convolutions, residuals, and none of them.
+# Those that a change is tried on each time: with depthwise convolutions, with residuals, with neither.
 EACH_TIME = {"resnet18", "mobilenet_v2", "vgg11", "squeezenet1_0"}
 
 
