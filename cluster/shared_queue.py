@@ -9,8 +9,9 @@ import numpy as np
 
 from cluster.queue import Place, UnitQueue
 from cluster.unit_table import gaps
-from pipeline.claim import LOOK_EVERY, Claims, Stretch
+from pipeline.claim import LOOK_EVERY, Claims
 from pipeline.errors import RetryableError
+from pipeline.neighbour import Stretch
 from pipeline.part import Part
 from pipeline.stages.variant import Unit, Variant
 

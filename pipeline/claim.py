@@ -1,47 +1,33 @@
 """Claims: which stretches of work a run has taken, so that another run of the same output takes others meanwhile.
 
-Under `claims/` every run keeps a sign of life, `<run>.json`, which it rewrites every few seconds, and an empty file for
-each stretch that it has taken or is about to take, whose name says which. No result depends on it: where claims fail (a
-store that does not answer, a run that stood still and comes back) work is done twice, and the commits of both are the
-same.
+No result depends on them: where claims fail (a store that does not answer, a run that stood still and comes back) work
+is done twice, and the commits of both are the same.
 
-An object store has no lock and no file that only one can create. Files that each have one writer will do: who wants a
-stretch writes its file first and lists the others' then. Of two runs at least one sees the other; the younger gives
-way, and the elder waits until it has, or takes another stretch. No file but the sign of life is written twice: stores
-limit how often one may be.
+An object store has no lock and no file that only one can create. Files that each have one writer will do (see
+`pipeline.neighbour`): who wants a stretch writes its file first and lists the others' then. Of two runs at least one
+sees the other; the younger gives way, and the elder waits until it has, or takes another stretch. No file but the sign
+of life is written twice: stores limit how often one may be.
 
 Source: the one-bit algorithm, Lamport 1986, The Mutual Exclusion Problem, Part II. Ours does not wait for a stretch.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-import socket
 import threading
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from pipeline.errors import FatalError, RetryableError
 from pipeline.files import Folder
-
-CLAIMS = "claims"
+from pipeline.neighbour import CLAIMS, EXPIRED, Claim, Neighbour, Neighbours, Stretch, sign, sign_file
 
 EVERY = 10.0
 """Seconds between two signs of life."""
-
-EXPIRED = 60.0
-"""Seconds without one after which a run's claims no longer count."""
 
 LOOK_EVERY = 2.0
 """Seconds that a refusal holds for, before the others' files are listed again."""
@@ -51,57 +37,6 @@ CLEARING = 30.0
 
 _PATIENCE = 3  # looks at a younger run that wants the same
 _PAUSE = 0.05  # seconds between them
-_WHOLE_SECONDS = 2.0
-_CLAIM = re.compile(r"(.+)@(\d+)-(\d+)-([0-9a-f]{16})")
-
-
-@lru_cache(maxsize=4096)
-def _key(subject: str) -> str:
-    return hashlib.sha256(subject.encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A piece of work that is claimed as a whole: what is found about the samples at start ≤ p < stop.
-
-    Attributes:
-        subject: what the samples and their model are, such as the folder of the predictions.
-        start: first position.
-        stop: one past the last position.
-    """
-
-    subject: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """A stretch as a file's name has it: the subject by its hash."""
-
-    start: int
-    stop: int
-    key: str
-
-    @classmethod
-    def of(cls, stretch: Stretch) -> _Claim:
-        return cls(stretch.start, stretch.stop, _key(stretch.subject))
-
-    def meets(self, other: _Claim) -> bool:
-        """Whether the two have a position in common."""
-        return self.key == other.key and self.start < other.stop and other.start < self.stop
-
-
-@dataclass(frozen=True, slots=True)
-class _Neighbour:
-    """Another run that is at work; `clearing`: it takes back what earlier ones committed."""
-
-    run: str
-    clearing: bool
-    claims: tuple[_Claim, ...]
-
-    def claims_of(self, claim: _Claim) -> bool:
-        return any(claim.meets(one) for one in self.claims)
 
 
 class Claims:
@@ -137,9 +72,9 @@ class Claims:
         self._guard = threading.RLock()
         self._held: set[Stretch] = set()
         self._leftover: set[str] = set()
-        self._neighbours: list[_Neighbour] = []
-        self._said: dict[str, tuple[float, dict[str, Any]]] = {}
-        self._gone: list[str] = []
+        self._others = Neighbours(folder, self.run)
+        self._neighbours: tuple[Neighbour, ...] = ()
+        self._gone: tuple[str, ...] = ()
         self._looked, self._written = -EXPIRED, clock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
@@ -166,7 +101,7 @@ class Claims:
         self._write()
         self._look()
         if self._neighbours:
-            self._remove(f"{self.run}.json")
+            self._remove(sign_file(self.run))
             raise FatalError(
                 f"{self._folder.uri}: another run is at work here, and --fresh would take its results away; stop it"
             )
@@ -179,7 +114,7 @@ class Claims:
             self._look()
         while any(one.clearing for one in self._neighbours):
             if self._clock() > until:
-                self._remove(f"{self.run}.json")
+                self._remove(sign_file(self.run))
                 raise RetryableError(
                     f"{self._folder.uri}: another run is taking results away (--fresh); run the same command again"
                 )
@@ -203,7 +138,7 @@ class Claims:
                 self._write()
             else:
                 self._clean()
-                self._remove(f"{self.run}.json")
+                self._remove(sign_file(self.run))
 
     @property
     def neighbours(self) -> int:
@@ -233,7 +168,7 @@ class Claims:
         with self._guard:
             if stretch in self._held:
                 return True
-            claim = _Claim.of(stretch)
+            claim = Claim.of(stretch)
             try:
                 if self._neighbours and self._clock() - self._looked >= self._look_every:
                     self._look()
@@ -250,7 +185,7 @@ class Claims:
         with self._guard:
             if stretch in self._held:
                 self._held.discard(stretch)
-                self._remove(self._name(_Claim.of(stretch)))
+                self._remove(Claim.of(stretch).file(self.run))
 
     def give_all_back(self) -> None:
         """Nothing that is held can be worked on now."""
@@ -272,8 +207,8 @@ class Claims:
             with suppress(FatalError, RetryableError):
                 self._write()
 
-    def _won(self, claim: _Claim) -> bool:
-        self._folder.write_bytes(f"{CLAIMS}/{self._name(claim)}", b"")
+    def _won(self, claim: Claim) -> bool:
+        self._folder.write_bytes(f"{CLAIMS}/{claim.file(self.run)}", b"")
         for _ in range(_PATIENCE):
             self._look()
             claimed = [one.run for one in self._neighbours if one.claims_of(claim)]
@@ -282,61 +217,22 @@ class Claims:
             if min(claimed) < self.run:
                 break
             time.sleep(_PAUSE)
-        self._remove(self._name(claim))
+        self._remove(claim.file(self.run))
         return False
 
-    def _claimed(self, claim: _Claim) -> bool:
+    def _claimed(self, claim: Claim) -> bool:
         return any(one.claims_of(claim) for one in self._neighbours)
 
     def _look(self) -> None:
         """List what the other runs claim."""
-        times = self._folder.times(CLAIMS)
-        # The store's own clock, so that no two machines have to agree on the time.
-        mine = [at for name, at in times.items() if name.startswith(self.run)]
-        now = max(mine or times.values(), default=0.0)
-        claims: dict[str, list[_Claim]] = defaultdict(list)
-        # What is just being written has a name of neither kind.
-        files = {name: name.removesuffix(".json") for name in times if name.endswith(".json")}
-        runs = set(files.values()) - {self.run}
-        for name in times:
-            if match := _CLAIM.fullmatch(name):
-                claims[match[1]].append(_Claim(int(match[2]), int(match[3]), match[4]))
-                files[name] = match[1]
-        found = {run: self._neighbour(run, times[f"{run}.json"], now, tuple(claims[run])) for run in runs}
-        self.shared = self.shared or bool(runs)
-        self._neighbours = [one for one in found.values() if one is not None]
-        alive = {one.run for one in self._neighbours} | {self.run}
-        self._gone = [name for name, run in files.items() if run not in alive]
+        seen = self._others.look()
+        self._neighbours, self._gone = seen.neighbours, seen.gone
+        self.shared = self.shared or seen.any_run
         self._looked = self._clock()
 
-    def _neighbour(self, run: str, written: float, now: float, claims: tuple[_Claim, ...]) -> _Neighbour | None:
-        """A run by its sign of life; None where it is not at work any more."""
-        try:
-            said = self._sign(run, written, now)
-            ended, clearing, place, process = said["ended"], said["clearing"], said["host"], int(said["process"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None  # it has ended since the listing, or is no file of this program
-        killed = place == socket.gethostname() and not _is_running(process)
-        return None if ended or killed or now - written > EXPIRED else _Neighbour(run, bool(clearing), claims)
-
-    def _sign(self, run: str, written: float, now: float) -> Mapping[str, Any]:
-        """What a run says of itself, read again only when it was written again; some stores count whole seconds."""
-        known = self._said.get(run)
-        if known is None or known[0] != written or now - written < _WHOLE_SECONDS:
-            known = self._said[run] = (written, json.loads(self._folder.read_bytes(f"{CLAIMS}/{run}.json")))
-        return known[1]
-
-    def _name(self, claim: _Claim) -> str:
-        return f"{self.run}@{claim.start}-{claim.stop}-{claim.key}"
-
     def _write(self) -> None:
-        sign = {
-            "host": socket.gethostname(),
-            "process": os.getpid(),
-            "ended": self._ended.is_set(),
-            "clearing": self._clearing,
-        }
-        self._folder.write_bytes(f"{CLAIMS}/{self.run}.json", json.dumps(sign).encode())
+        content = sign(ended=self._ended.is_set(), clearing=self._clearing)
+        self._folder.write_bytes(f"{CLAIMS}/{sign_file(self.run)}", content)
         self._written = self._clock()
 
     def _remove(self, name: str) -> None:
@@ -355,13 +251,3 @@ class Claims:
         for name in self._gone:
             with suppress(FatalError, RetryableError):
                 self._folder.remove(f"{CLAIMS}/{name}")
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's
-    return True

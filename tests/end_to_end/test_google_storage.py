@@ -10,7 +10,7 @@ import gcp_storage_emulator.server as emulator
 import pytest
 
 from jobs.cli import MISTAKE, OK, main
-from pipeline.claim import CLAIMS
+from pipeline.neighbour import CLAIMS
 from pipeline.store import open_output
 
 Write = Callable[..., Path]

@@ -23,13 +23,14 @@ from PIL import Image
 
 from jobs.cli import MISTAKE, OK, STOPPED, main
 from pipeline import filesystem
-from pipeline.claim import CLAIMS, Claims, Stretch
+from pipeline.claim import Claims
 from pipeline.data import Dataset, build_index
 from pipeline.data.digits import Digits
 from pipeline.data.parquet import Parquet
 from pipeline.errors import FatalError, RetryableError
 from pipeline.models import read_weights
 from pipeline.models.weights import weights_bytes
+from pipeline.neighbour import CLAIMS, Stretch
 from pipeline.part import MARKERS
 from pipeline.stages.worker import Worker
 from pipeline.store import Output, open_output

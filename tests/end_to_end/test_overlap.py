@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from jobs.cli import MISTAKE, OK, main
-from pipeline.claim import CLAIMS, Claims
+from pipeline.claim import Claims
+from pipeline.neighbour import CLAIMS
 from pipeline.store import Output, open_output
 
 Write = Callable[..., Path]

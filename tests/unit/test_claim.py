@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import claim
-from pipeline.claim import CLAIMS, EXPIRED, Claims, Stretch
+from pipeline.claim import Claims
 from pipeline.errors import FatalError, RetryableError
+from pipeline.neighbour import CLAIMS, EXPIRED, Stretch
 from pipeline.noise import Noise
 from pipeline.store import Output, open_output
 
