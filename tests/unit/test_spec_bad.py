@@ -7,11 +7,15 @@ import re
 from pathlib import Path
 
 import pytest
-from bad_specs import BAD, spec
+from bad_specs import BAD as BAD_AS_WRITTEN
+from bad_specs import spec
+from bad_specs_opened import BAD_WHEN_OPENED
 
 from jobs.cli import main
 from pipeline.models import build_network, weights_bytes
 from pipeline.models.weights import weights_metadata
+
+BAD = {**BAD_AS_WRITTEN, **BAD_WHEN_OPENED}
 
 
 @pytest.fixture(scope="module")
