@@ -65,10 +65,14 @@ class Node:
     @property
     def raylet(self) -> psutil.Process:
         """The process that looks after the node's workers."""
-        for child in psutil.Process(self._process.pid).children():
+        for child in self.processes():
             if child.name() == "raylet":
                 return child
         raise RuntimeError("the node has no raylet any more")
+
+    def processes(self) -> list[psutil.Process]:
+        """What the node has started, without its workers."""
+        return psutil.Process(self._process.pid).children()
 
     def workers(self, title: str) -> list[psutil.Process]:
         """The node's worker processes whose title holds a text."""
@@ -139,6 +143,12 @@ class SmallCluster:
         self.second.raylet.send_signal(signal.SIGKILL)
         self.second.close()
         self._second = None
+
+    def kill_control_service(self) -> None:
+        """SIGKILL to what the whole cluster hangs on."""
+        for child in self.head.processes():
+            if child.name() == "gcs_server":
+                child.kill()
 
     def actors(self) -> list[psutil.Process]:
         """Processes of the jobs' workers."""

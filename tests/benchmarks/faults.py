@@ -26,7 +26,7 @@ from fault_laboratory import UNDISTURBED, Form, Laboratory
 from fault_output import markers
 from fault_single import single_faults
 
-FORMS: dict[Form, float] = {"cluster": 0.45, "submitted": 0.15, "alone": 0.4}
+FORMS: dict[Form, float] = {"cluster": 0.4, "submitted": 0.4, "alone": 0.2}
 
 
 def kill_at_random(laboratory: Laboratory, kills: int, seed: int, seconds: float) -> list[Found]:

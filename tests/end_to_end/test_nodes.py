@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from fault_cluster import SmallCluster
 from fault_output import markers
 from fault_run import Command
 
-from jobs.cli import INTERRUPTED, MISTAKE
+from jobs.cli import INTERRUPTED, MISTAKE, OK, STOPPED, main
+from pipeline.store import open_output
 
 Write = Callable[..., Path]
 IN_FLIGHT = 2
@@ -75,3 +77,28 @@ def test_a_profile_that_asks_for_more_than_the_cluster_has_says_so_at_once(
     (line,) = [line for line in command.errors.splitlines() if "asks for" in line]
     assert "asks for 3 workers of 1 CPU; the cluster has room for 2 (2 nodes: 2 CPU" in line
     assert "Traceback" not in command.errors and not markers(tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.large
+def test_a_job_whose_clusters_head_dies_stops_with_a_record_and_goes_on_elsewhere(
+    write_spec: Write, write_profile: Write, tmp_path: Path
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="hl-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        own = SmallCluster(Path(folder))
+        try:
+            profile = write_profile(executor="ray", address=own.address, workers=1, unit_passes=5, in_flight=1)
+            spec = write_spec(dataset={"source": "digits"})
+            command = Command(["run", spec, "--profile", profile], tmp_path)
+            assert command.wait_for_units(tmp_path / "out", 3)
+            own.kill_control_service()
+            # Ray ends the process after a minute, without a word.
+            assert command.end(55) == STOPPED, command.errors
+        finally:
+            own.close()
+    assert "has not answered for" in command.errors and "Go on with the same command" in command.errors
+    assert "Traceback" not in command.errors and open_output(tmp_path / "out").run()["status"] == "stopped"
+    before = markers(tmp_path / "out")
+    assert main(["run", str(spec), "--profile", str(write_profile("here", unit_passes=50))]) == OK
+    now = markers(tmp_path / "out")
+    assert all(now[one] == written for one, written in before.items())
