@@ -64,11 +64,19 @@ class UnitActor:
 
 
 def on_this_node(job: Job, cpus: float, device: str | torch.device) -> Job:
-    """The job with the share of its node's memory that a worker may count on: that of its cores, without a GPU."""
+    """The job with the share of its node's memory that a worker may count on: that of its cores, without a GPU.
+
+    Args:
+        job: the job.
+        cpus: cores that the worker reserves.
+        device: where it computes.
+    """
     if torch.device(device).type != "cpu":
         return job
-    share = min(1.0, cpus / (os.cpu_count() or 1))
-    return replace(job, options=replace(job.options, device_share=share))
+    here = ray.get_runtime_context().get_node_id()
+    # As Ray counts them, and the pool fills the node by them; the machine may have more than this container.
+    cores = next((node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["NodeID"] == here), 0.0)
+    return replace(job, options=replace(job.options, device_share=min(1.0, cpus / max(cores, cpus))))
 
 
 def _carried_out(worker: Worker, order: Order) -> Report | None:

@@ -133,5 +133,7 @@ def _cause(error: BaseException) -> str:
     """What the system said, of what several libraries wrapped around it."""
     if isinstance(error, requests.Timeout):
         return f"no answer within {_ANSWER_SECONDS:g} s"
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"it answers with status {error.response.status_code}"
     found = next((known for known in _SYSTEM_SAYS if known in str(error)), None)
     return found.lower() if found else type(error).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.desk import Desk
@@ -87,8 +88,8 @@ class _Settlement:
         """Note an attempt's end, and see to what is to be done about it."""
         order, error = attempt.order, attempt.error
         unit = order.unit
-        if error is not None and not isinstance(error, FatalError) and not self._queue.is_left(unit):
-            self._tell("dropped", attempt, "another run has committed it meanwhile")
+        if not isinstance(error, FatalError) and not self._queue.is_left(unit):
+            self._tell("dropped", replace(attempt, report=None), "another run has committed it meanwhile")
         elif error is None and order.task == "look":
             self._carry_out(attempt, self._isolation.after_look(unit))
         elif error is None:

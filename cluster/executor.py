@@ -23,7 +23,7 @@ class Event:
     Attributes:
         kind: `started`, `done`, `again` (the attempt failed, another follows), `split` (in two units that are tried
             alone), `isolated` (a sample that brings workers down is to be recorded as failed), `lost` (given up),
-            `dropped` (the attempt failed, and another run has committed the unit), `elsewhere` (another run of the
+            `dropped` (the attempt was in vain: another run has committed the unit), `elsewhere` (another run of the
             output committed it), `workers` (their number changed), `waiting` (for workers, or for another run of the
             output; also why a worker did not come), or `stopping` (units in flight are finished first, or left to the
             next run).

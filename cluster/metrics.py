@@ -52,7 +52,7 @@ SAMPLES = Metric("heatline_samples", "counter", "Samples of the units committed.
 FAILURES = Metric("heatline_failures", "counter", "Samples that failed, in units that were committed.", _WORK)
 SECONDS = Metric("heatline_seconds", "counter", "Seconds spent on units: load, compute, write.", (*_WORK, "phase"))
 ATTEMPTS = Metric("heatline_attempts", "counter", "Attempts at units, those that failed as well.", _WORK)
-FAILED_ATTEMPTS = Metric("heatline_failed_attempts", "counter", "Attempts at units that failed.", _WORK)
+FAILED_ATTEMPTS = Metric("heatline_failed_attempts", "counter", "Attempts that failed or were in vain.", _WORK)
 LOST = Metric("heatline_units_lost", "counter", "Units given up.", _WORK)
 UNIT_SECONDS = Metric(
     "heatline_unit_seconds",
@@ -124,7 +124,7 @@ class RunMetrics:
             self._in_flight[event.worker] += 1
         elif event.worker is not None:
             self._in_flight[event.worker] -= 1
-            self._count(FAILED_ATTEMPTS, event.kind in ("again", "split", "lost"), tags)
+            self._count(FAILED_ATTEMPTS, event.kind in ("again", "split", "lost", "dropped"), tags)
         self._count(LOST, event.kind == "lost", tags)
         if event.report is not None:
             report = event.report

@@ -55,13 +55,14 @@ class ActorPool:
     its node, is replaced by another, which waits beside the work of the rest.
     """
 
-    def __init__(self, job: Job, profile: Profile, units: int) -> None:
+    def __init__(self, job: Job, profile: Profile, units: int, head: Head) -> None:
         """Ask for the first workers.
 
         Args:
             job: what they need to know.
             profile: how many, on which resources.
             units: units of the job, at least one.
+            head: of the cluster.
 
         Raises:
             FatalError: the cluster has no room for the least number of them, and the profile does not wait.
@@ -77,7 +78,7 @@ class ActorPool:
         self._false_starts = 0
         self._rest_until = float("-inf")
         self._trouble = ""
-        self._head = Head(ray.get_runtime_context().gcs_address)
+        self._head = head
         self._room = (float("-inf"), 0)
         self._surplus_since: float | None = None
         self._empty_since: float | None = time.monotonic()
@@ -111,6 +112,8 @@ class ActorPool:
             for _ in self.wait():
                 raise RuntimeError("nothing was handed out yet")
             waited = time.monotonic() - began
+            if trouble := self.trouble():
+                waiting(trouble)
             if waited > START_SECONDS + self._profile.wait_s:
                 short = shortage(self._profile, self._least)
                 raise RetryableError(f"workers did not come within {waited:.0f} s: {short}")
@@ -131,7 +134,7 @@ class ActorPool:
         most = self._profile.most_workers or self._room_now()
         wanted, size = max(self._least, min(useful, most)), len(self._up) + len(self._coming)
         now = time.monotonic()
-        for _ in range(wanted - size if now >= self._rest_until else 0):
+        for _ in range(wanted - size if now >= self._rest_until or not self._up else 0):
             self._ask()
         if size <= wanted:
             self._surplus_since = None
@@ -157,6 +160,7 @@ class ActorPool:
         self._check_patience()
         self._head.check()
         if not (handles := [*self._running, *self._coming]):
+            time.sleep(1.0)
             return
         done, _ = ray.wait(handles, num_returns=1, timeout=1.0)
         for handle in done:
@@ -201,7 +205,8 @@ class ActorPool:
         except RayTaskError as error:
             if isinstance(error.cause, FatalError):
                 raise error.cause from error
-            self._note_false_start(" ".join(str(error.cause).split()), error)
+            reason = " ".join(str(error.cause).split())
+            self._note_false_start(reason, error, again=isinstance(error.cause, RetryableError))
             ray.kill(actor)
             return
         except RayError as error:
@@ -213,16 +218,21 @@ class ActorPool:
         self._up[number] = _Member(actor, introduction.node)
         self._false_starts, self._empty_since = 0, None
 
-    def _note_false_start(self, reason: str, error: RayError) -> None:
+    def _note_false_start(self, reason: str, error: RayError, *, again: bool = False) -> None:
         """A worker did not start: where there are others the job goes on, and asks again after a while.
 
+        Args:
+            reason: why, in one line.
+            error: as Ray tells it.
+            again: that the cause may pass.
+
         Raises:
-            FatalError: no worker is up, and the next one will not start either.
+            FatalError, RetryableError: no worker is up, and the next one will not start either.
         """
         self._false_starts += 1
         hopeless = isinstance(error, RayActorError) and error.actor_init_failed
         if not self._up and (hopeless or self._false_starts > FALSE_STARTS):
-            raise FatalError(f"workers do not start: {reason}") from error
+            raise (RetryableError if again else FatalError)(f"workers do not start: {reason}") from error
         self._trouble = f"a worker did not start: {reason}"
         if self._up:
             self._rest_until = time.monotonic() + min(REST_SECONDS, 2.0**self._false_starts)

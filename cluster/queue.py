@@ -179,7 +179,7 @@ class UnitQueue:
     def done(self, unit: Unit) -> None:
         """A unit was committed; what waited for it may become ready."""
         if not self._close(unit):
-            return  # another run of the output had it as well, and was told of first
+            return
         self._begun.add(unit.variant)
         for path, rows, covered in self._reading(unit):
             table = self._tables[path]

@@ -22,7 +22,7 @@ from cluster.metrics import RunMetrics
 from cluster.pool import ActorPool
 from cluster.profile import Profile
 from cluster.queue import UnitQueue
-from cluster.reach import check_listening
+from cluster.reach import Head, check_listening
 from cluster.security import NO_TOKEN, WRONG_TOKEN, keep_token
 from cluster.training import TrainingPool, check_training_room
 from pipeline.errors import FatalError, RetryableError
@@ -50,16 +50,18 @@ class RayExecutor:
             shared = profile.training_processes > 1 and queue.hold_cells()
             if shared:
                 check_training_room(profile)
-            watch = RunMetrics(job, queue).watching(watch)
+            watch, head = RunMetrics(job, queue).watching(watch), Head(ray.get_runtime_context().gcs_address)
             if len(queue):
-                self._run_units(job, queue, watch, begin)
+                self._run_units(job, queue, watch, head, begin)
+                begin = nothing
             if shared:
                 queue.release_cells()
-                self._run_trainings(job, queue, watch)
+                begin()
+                self._run_trainings(job, queue, watch, head)
 
-    def _run_units(self, job: Job, queue: UnitQueue, watch: Watch, begin: Callable[[], None]) -> None:
+    def _run_units(self, job: Job, queue: UnitQueue, watch: Watch, head: Head, begin: Callable[[], None]) -> None:
         profile = self._profile
-        pool = ActorPool(job, profile, len(queue))
+        pool = ActorPool(job, profile, len(queue), head)
         try:
             pool.gather(queue.ready, lambda line: watch(Event("waiting", reason=line)))
             begin()
@@ -68,8 +70,8 @@ class RayExecutor:
         finally:
             pool.stop()
 
-    def _run_trainings(self, job: Job, queue: UnitQueue, watch: Watch) -> None:
-        pool = TrainingPool(job, self._profile)
+    def _run_trainings(self, job: Job, queue: UnitQueue, watch: Watch, head: Head) -> None:
+        pool = TrainingPool(job, self._profile, head)
         try:
             with _telling_of_a_stop(watch):
                 drive(pool, queue, watch, 1, self._profile.retries)
@@ -117,7 +119,8 @@ def _hearing_sigterm() -> Iterator[None]:
             came = True
         finally:
             signal.set_wakeup_fd(waking)
-            signal.signal(signal.SIGTERM, handler)
+            if getattr(signal.getsignal(signal.SIGTERM), "__module__", "").startswith("ray."):
+                signal.signal(signal.SIGTERM, handler)
             with contextlib.suppress(BlockingIOError):
                 came = came or signal.SIGTERM in reader.recv(4096)
     if came and callable(handler):

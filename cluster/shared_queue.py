@@ -26,8 +26,8 @@ class SharedQueue(UnitQueue):
 
     A place is what one worker keeps in memory: some thousand samples of one model, with all their units, or one
     training of a benchmark. What another run has claimed is withheld, and asked for again until it is committed or
-    free. Without another run this costs three calls to the store a place. Superpixels are claimed with the samples of
-    the spec's first model: runs whose specs name the models in another order may make them twice.
+    free. Without another run this costs a handful of calls to the store a place. Superpixels are claimed with the
+    samples of the spec's first model: runs whose specs name the models in another order may make them twice.
     """
 
     def __init__(

@@ -21,6 +21,7 @@ from cluster.log import WorkerLog
 from cluster.memory import KEEP_FREED_MEMORY
 from cluster.need import Need, said
 from cluster.profile import Profile, WorkerRange
+from cluster.reach import Head
 from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.models import HeldTooMuchError, Processes
 from pipeline.stages.variant import Job, Unit
@@ -29,6 +30,8 @@ from pipeline.store import open_output
 
 START_SECONDS = 180.0  # processes that have their resources are up by then
 ROOM_SECONDS = 5.0  # between looks at how much the cluster holds
+# By these words Ray tells the end of a process with its node from any other; it has no other sign of it.
+_NODE_DIED = "node has died"
 
 
 def process_need(profile: Profile) -> Need:
@@ -58,8 +61,8 @@ class TrainingPool:
     No actor may hold a device meanwhile: the processes of a training would wait for it for ever.
     """
 
-    def __init__(self, job: Job, profile: Profile) -> None:
-        self._job, self._profile = job, profile
+    def __init__(self, job: Job, profile: Profile, head: Head) -> None:
+        self._job, self._profile, self._head = job, profile, head
         self._need, self._count = process_need(profile), profile.training_processes
         self._running: dict[Any, tuple[Hashable, Order]] = {}
         self._fates: dict[Hashable, str] = {}
@@ -107,6 +110,7 @@ class TrainingPool:
 
     def wait(self) -> Iterable[Attempt]:
         """See `Pool`."""
+        self._head.check()
         if not self._running:
             return
         done, _ = ray.wait([*self._running], num_returns=1, timeout=1.0)
@@ -131,6 +135,8 @@ class TrainingPool:
 
     def stop(self) -> None:
         """End all trainings; the next run goes on from their last checkpoints."""
+        if self._head.is_gone:
+            return
         for handle in self._running:
             ray.cancel(handle, force=True)
         self._running = {}
@@ -192,13 +198,12 @@ def _fit(job: Job, profile: Profile, order: Order, streamed: str) -> None:
                 worker_runtime_env={"env_vars": dict(KEEP_FREED_MEMORY)},
             ),
         )  # fmt: skip
-        nodes = _nodes()
         try:
             trainer.fit()
         except WorkerGroupError as error:
-            raise _cause([*error.worker_failures.values()], node_left=not nodes <= _nodes()) from error
+            raise _cause([*error.worker_failures.values()]) from error
         except ControllerError as error:
-            if not nodes <= _nodes():
+            if _NODE_DIED in str(error.controller_failure):
                 raise WorkerGoneError("a node left the cluster while its processes started") from error
             why = " ".join(str(error.controller_failure).split())[:200]
             raise FatalError(
@@ -207,12 +212,7 @@ def _fit(job: Job, profile: Profile, order: Order, streamed: str) -> None:
             ) from error
 
 
-def _nodes() -> set[str]:
-    """The nodes that are there."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-
-
-def _cause(failures: Sequence[BaseException], *, node_left: bool) -> Exception:
+def _cause(failures: Sequence[BaseException]) -> Exception:
     """Of the errors of several processes the one that the others follow from."""
     for kind in (HeldTooMuchError, FatalError, ShardError, RetryableError):
         for error in failures:
@@ -221,7 +221,7 @@ def _cause(failures: Sequence[BaseException], *, node_left: bool) -> Exception:
     deaths = [getattr(error, "health_check_failure", error) for error in failures]
     for error in deaths:
         if isinstance(error, RayActorError):
-            if error.preempted or node_left:
+            if error.preempted or _NODE_DIED in str(error):
                 return WorkerGoneError("the node of one of its processes left the cluster")
             return WorkerDiedError("one of its processes died: it crashed or was killed")
     for error in failures:

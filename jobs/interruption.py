@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from jobs.cli import INTERRUPTED, STOPPED
 
@@ -28,11 +28,17 @@ class Stop:
 
     def __init__(self) -> None:
         self._asked: type[BaseException] | None = None
+        self._over = False
 
-    def ask(self, number: int) -> NoReturn:
+    def ask(self, number: int) -> None:
         """Stop for a signal, here and now."""
-        self._asked = KeyboardInterrupt if number == signal.SIGINT else StopRequested
-        raise self._asked
+        if not self._over:
+            self._asked = KeyboardInterrupt if number == signal.SIGINT else StopRequested
+            raise self._asked
+
+    def over(self) -> None:
+        """What could be stopped has ended: a signal does nothing more."""
+        self._over, self._asked = True, None
 
     def check(self) -> None:
         """Stop now, if what a signal raised got lost in code that passes over everything, as a finaliser does."""

@@ -78,14 +78,14 @@ def run_cases(record: Mapping[str, Any]) -> list[Case]:
         record: the run's record.
     """
     lost: dict[str, list[str]] = {}
-    for unit in record.get("lost") or ():
+    for unit in record["lost"]:
         lost.setdefault(unit["variant"], []).append(f"samples {unit['start']} to {unit['stop'] - 1}: {unit['reason']}")
-    seconds = {one["path"]: one["seconds"] for one in record.get("timings") or ()}
+    seconds = {one["path"]: one["seconds"] for one in record["timings"]}
     cases = [
         Case(_stage(one), _name(one), seconds.get(one["path"], 0.0), failure="\n".join(lost.get(one["path"], ())))
-        for one in record.get("variants") or ()
+        for one in record["variants"]
     ]
-    return [*cases, Case("run", str(record.get("name", "run")), failure=_trouble(record))]
+    return [*cases, Case("run", str(record["name"]), failure=_trouble(record))]
 
 
 def refused_cases(name: str, reason: str) -> list[Case]:
@@ -95,11 +95,11 @@ def refused_cases(name: str, reason: str) -> list[Case]:
 
 def _trouble(record: Mapping[str, Any]) -> str:
     """What is wrong with the run as a whole; empty where nothing is."""
-    if record.get("status") == "done":
+    if record["status"] == "done":
         return ""
-    if record.get("status") != "failed":
-        return f"the run is {record.get('status', 'without a status')}"
-    return f"{record.get('failures', 0)} samples failed, {(record.get('units') or {}).get('lost', 0)} units were lost"
+    if record["status"] != "failed":
+        return f"the run is {record['status']}"
+    return f"{record['failures']} samples failed, {len(record['lost'])} units were lost"
 
 
 def _stage(variant: Mapping[str, Any]) -> str:

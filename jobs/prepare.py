@@ -36,7 +36,7 @@ def prepare(
 
     Raises:
         SpecError: with every problem found.
-        FatalError: the output cannot be used.
+        FatalError: the output cannot be used, or another run is at work on what is to be done afresh.
         RetryableError: it does not answer.
     """
     indexes = _Indexes(spec.output)
@@ -46,6 +46,8 @@ def prepare(
         indexes.keep(output)
     # Before anything is looked up, so that no other run ends unseen in between.
     claims = begin(output) if begin is not None else None
+    if fresh and claims is not None and claims.neighbours:
+        raise FatalError(f"{output.uri}: another run is at work here, and --fresh would take its results away; stop it")
     return output, checked, make_plan(spec, checked, profile, output, indexes.load, claims, fresh=fresh)
 
 

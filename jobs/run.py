@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -49,6 +49,7 @@ class Result:
         stranded: units that waited for those.
         reason: why the run stopped, where it did.
         elsewhere: units that another run of the output committed meanwhile.
+        afresh: that it stopped before it took away what was to be computed afresh.
     """
 
     status: Literal["done", "failed", "stopped"]
@@ -62,6 +63,7 @@ class Result:
     reason: str = ""
     interrupted: bool = False
     elsewhere: int = 0
+    afresh: bool = False
 
 
 def run(
@@ -83,14 +85,15 @@ def run(
         SpecError, FatalError: before anything ran.
         RetryableError: likewise; a signal is one.
     """
-    with stoppable() as stop, ExitStack() as ending:
-
-        def begin(output: Output) -> Claims:
-            return ending.enter_context(Claims(output, clearing=fresh))
-
+    with stoppable() as stop:
         try:
-            prepared = prepare(spec, profile, create=True, fresh=fresh, begin=begin)
-            return _run(spec, profile, *prepared, progress, log or RunLog(), stop)
+            with ExitStack() as ending:
+
+                def begin(output: Output) -> Claims:
+                    return ending.enter_context(Claims(output, say=progress.say))
+
+                prepared = prepare(spec, profile, create=True, fresh=fresh, begin=begin)
+                return _run(spec, profile, *prepared, progress, log or RunLog(), stop)
         except StopRequested as stopped:
             raise RetryableError("stopped by a signal before anything was done; the same command goes on") from stopped
 
@@ -123,6 +126,8 @@ def _run(
         record.write(output, plan, "running")
         with signs_of_life(output, record.name, record.tally):
             result = _carry_out(spec, profile, output, plan, checked, telling)
+    # What has ended is not stopped any more: a signal finds nothing to do.
+    stop.over()
     counts = {key: getattr(result, key) for key in ("done", "left", "failures", "stranded")}
     telling.ended(result.status, result.reason, **counts, lost=len(result.lost))
     return result
@@ -134,11 +139,12 @@ def _carry_out(
     """Compute what is left, summarise and draw; on a stop, note how far it came."""
     record, units = telling.record, len(plan.queue)
     reason, interrupted = "", False
+    beginning = _Beginning(output, plan)
     try:
         telling.log.say("begun", f"{units} units to do", units=units, output=output.uri)
         with telling.progress.showing(record.tally):
             if units:
-                make_executor(profile).run(plan.job, plan.queue, telling.watch, partial(_begin, output, plan))
+                make_executor(profile).run(plan.job, plan.queue, telling.watch, beginning)
         grid = read_grid(output, plan.job.variants.values())
         for notice in (*_unexplained(output, plan, spec), *_trained(grid)):
             telling.say(notice)
@@ -159,22 +165,44 @@ def _carry_out(
     left, failures = units - record.done, 0
     with suppress(FatalError, RetryableError):
         failures = sum(map(len, _failed_samples(output, plan).values()))
-        # Units in flight may have been committed after the last report: what is left is looked up.
-        left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
-        if plan.claims is not None and not plan.claims.shared and record.started_units:
-            record.done = units - left
+        if beginning.over:
+            # Units in flight may have been committed after the last report: what is left is looked up.
+            left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
+            if plan.claims is not None and not plan.claims.shared:
+                record.done = units - left
         record.write(output, plan, "stopped", failures=failures)
-    return Result("stopped", record.name, None, record.done, left, failures, reason=reason, interrupted=interrupted)
+    return Result(
+        "stopped",
+        record.name,
+        None,
+        record.done,
+        left,
+        failures,
+        reason=reason,
+        interrupted=interrupted,
+        afresh=plan.fresh and not beginning.over,
+    )
 
 
-def _begin(output: Output, plan: Plan) -> None:
-    """Make room for what is computed; called when there are workers, so that who cannot start takes nothing away."""
-    variants = plan.job.variants
-    if plan.fresh:
-        output.together(output.forget, variants)
-        if plan.claims is not None:
-            plan.claims.cleared()
-    output.together(lambda path: output.describe(path, variants[path].description()), variants)
+class _Beginning:
+    """Makes room for what is computed; called when there are workers, so that who cannot start takes nothing away.
+
+    Attributes:
+        over: whether it was called, and has done it.
+    """
+
+    def __init__(self, output: Output, plan: Plan) -> None:
+        self._output, self._plan = output, plan
+        self.over = False
+
+    def __call__(self) -> None:
+        """Take away what is to be computed afresh, and say what each folder is."""
+        output, variants = self._output, self._plan.job.variants
+        if self._plan.fresh:
+            with self._plan.claims.clearing() if self._plan.claims is not None else nullcontext():
+                output.together(output.forget, variants)
+        output.together(lambda path: output.describe(path, variants[path].description()), variants)
+        self.over = True
 
 
 def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from jobs.problem import hint
-
-DEFAULT = "default"
-"""What all metrics without a tolerance of their own go by."""
+from pipeline.record_shape import DEFAULT
 
 
 def tolerance_trouble(name: str, measures: Mapping[str, Collection[str]], unknown: str) -> str:

@@ -16,8 +16,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -32,11 +32,9 @@ EVERY = 10.0
 LOOK_EVERY = 2.0
 """Seconds that a refusal holds for, before the others' files are listed again."""
 
-CLEARING = 30.0
-"""Seconds that a run waits for another one which takes results away."""
-
 _PATIENCE = 3  # looks at a younger run that wants the same
 _PAUSE = 0.05  # seconds between them
+_CLEARING_PAUSE = 0.5  # between looks at a run that takes results away
 
 
 class Claims:
@@ -51,7 +49,7 @@ class Claims:
         self,
         folder: Folder,
         *,
-        clearing: bool = False,
+        say: Callable[[str], None] = lambda line: None,
         every: float = EVERY,
         look_every: float = LOOK_EVERY,
         clock: Callable[[], float] = time.monotonic,
@@ -60,14 +58,14 @@ class Claims:
 
         Args:
             folder: the output.
-            clearing: take nothing yet, and keep others from planning, until `cleared`: results are to be taken away.
+            say: is told in one line what is waited for.
             every: seconds between two signs of life; on an object store, one small put each.
             look_every: seconds that a refusal holds for.
             clock: seconds from any beginning on, which go on while the process is suspended.
         """
         self.run = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex[:8]}"
         self.shared = False
-        self._folder, self._clearing = folder, clearing
+        self._folder, self._say, self._clearing = folder, say, False
         self._every, self._look_every, self._clock = every, look_every, clock
         self._guard = threading.RLock()
         self._held: set[Stretch] = set()
@@ -80,49 +78,29 @@ class Claims:
         self._thread = threading.Thread(target=self._beat, name="claims", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin.
-
-        Raises:
-            FatalError: results are to be taken away, and another run is at work on them.
-            RetryableError: another run is taking results away, or, where this one is to, whether others are at work
-                cannot be seen.
-        """
-        if self._clearing:
-            self._begin_alone()
-        else:
-            with suppress(FatalError):
-                self._begin_beside_others()
-        # What ended before now is in the plan, which is made from here on.
-        self.shared = bool(self._neighbours)
-        self._thread.start()
-        return self
-
-    def _begin_alone(self) -> None:
-        self._write()
-        self._look()
-        if self._neighbours:
-            self._remove(sign_file(self.run))
-            raise FatalError(
-                f"{self._folder.uri}: another run is at work here, and --fresh would take its results away; stop it"
-            )
-        self._clean()
-
-    def _begin_beside_others(self) -> None:
-        until = self._clock() + CLEARING
-        with suppress(RetryableError):
+        """Begin, once no other run takes results away."""
+        with suppress(FatalError, RetryableError):
             self._write()
             self._look()
+        self._thread.start()
+        with suppress(FatalError):
+            self._await_clearing()
+            if not self._neighbours:
+                self._clean()
+        # What ended before now is in the plan, which is made from here on.
+        self.shared = bool(self._neighbours)
+        return self
+
+    def _await_clearing(self) -> None:
+        """Wait as long as another run that is alive takes results away."""
+        told = False
         while any(one.clearing for one in self._neighbours):
-            if self._clock() > until:
-                self._remove(sign_file(self.run))
-                raise RetryableError(
-                    f"{self._folder.uri}: another run is taking results away (--fresh); run the same command again"
-                )
-            time.sleep(_PAUSE * 10)
-            with suppress(RetryableError):
+            if not told:
+                self._say("another run of this output takes earlier results away (--fresh): waiting for it")
+            told = True
+            time.sleep(_CLEARING_PAUSE)
+            with suppress(RetryableError), self._guard:
                 self._look()
-        if not self._neighbours:
-            self._clean()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -145,15 +123,29 @@ class Claims:
         """How many other runs were at work at the last look."""
         return len(self._neighbours)
 
-    def cleared(self) -> None:
-        """Results are taken away; from here on others may plan.
+    @contextmanager
+    def clearing(self) -> Iterator[None]:
+        """Around taking results away: others begin after it.
 
         Raises:
-            FatalError, RetryableError: it cannot be told; others wait until this run's sign of life is old.
+            FatalError: another run is at work on them.
+            RetryableError: whether others are at work cannot be seen.
         """
-        with self._guard:
-            self._clearing = False
-            self._write()
+        try:
+            with self._guard:
+                self._clearing = True
+                self._write()
+                self._look()
+            if self._neighbours:
+                raise FatalError(
+                    f"{self._folder.uri}: another run is at work here, and --fresh would take its results away; stop it"
+                )
+            # Without the guard, so that signs of life go on.
+            yield
+        finally:
+            with self._guard:
+                self._clearing = False
+                self._tell()
 
     def holds(self, stretch: Stretch) -> bool:
         """Whether the stretch is this run's."""
@@ -163,7 +155,8 @@ class Claims:
     def take(self, stretch: Stretch) -> bool:
         """Claim a stretch; False where another run has it or is about to.
 
-        Alone on an output it costs an empty file and a listing, and taking the file away when it is given back.
+        Alone on an output it costs an empty file and a listing, and taking the file away when it is given back, which
+        pyarrow makes three calls of on S3.
         """
         with self._guard:
             if stretch in self._held:
@@ -204,10 +197,11 @@ class Claims:
                 self._remove(name)
             if expired and self._leftover:
                 return  # with a sign of life they would count again
-            with suppress(FatalError, RetryableError):
-                self._write()
+            self._tell()
 
     def _won(self, claim: Claim) -> bool:
+        # What could not be taken away when it was given back is wanted now.
+        self._leftover.discard(claim.file(self.run))
         self._folder.write_bytes(f"{CLAIMS}/{claim.file(self.run)}", b"")
         for _ in range(_PATIENCE):
             self._look()
@@ -234,6 +228,10 @@ class Claims:
         content = sign(ended=self._ended.is_set(), clearing=self._clearing)
         self._folder.write_bytes(f"{CLAIMS}/{sign_file(self.run)}", content)
         self._written = self._clock()
+
+    def _tell(self) -> None:
+        with suppress(FatalError, RetryableError):
+            self._write()
 
     def _remove(self, name: str) -> None:
         """Take a file of this run away, now or with one of the next signs of life."""

@@ -149,13 +149,12 @@ class Folder:
         Raises:
             RetryableError: the store failed in a way that may pass.
         """
-        if self.exists(name):
-            try:
-                self._filesystem.delete_file(self.path(name))
-            except FileNotFoundError:
-                return  # another run of the same output was quicker
-            except OSError as error:
-                raise store_error(self.place(name), error) from error
+        try:
+            self._filesystem.delete_file(self.path(name))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise store_error(self.place(name), error) from error
 
     def remove_folder(self, folder: str) -> None:
         """Take a folder away with all that is in it, if it is there; on an object store by prefix.

@@ -7,12 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-
-def blank_record() -> dict[str, Any]:
-    """What a record is taken to say where it leaves a key out, as one of an earlier version may."""
-    numbers: dict[str, Any] = {"seconds": 0.0, "samples": 0, "failures": 0}
-    lists: dict[str, Any] = {name: [] for name in ("lost", "stages", "timings", "variants", "summary")}
-    return {**numbers, "spec": {}, "units": {}, **lists}
+DEFAULT = "default"
+"""In a spec's `compare.tolerance`, and so in records: all metrics without a tolerance of their own."""
 
 
 def record_trouble(found: object) -> str | None:
@@ -123,3 +119,12 @@ class _Record(_Keys):
     timings: list[_Timing] = []
     variants: list[_Variant] = []
     summary: list[_Figure] = []
+
+
+def blank_record() -> dict[str, Any]:
+    """What a record is taken to say where it leaves a key out, as one of an earlier version may."""
+    bare = _Record(name="", status="", started="2000-01-01T00:00:00+00:00")
+    return {**bare.model_dump(include=_FILLED), "spec": {}, "units": {}}
+
+
+_FILLED = {"seconds", "samples", "failures", "lost", "stages", "timings", "variants", "summary"}

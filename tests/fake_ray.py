@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 from ray.exceptions import ActorDiedError
@@ -55,6 +54,21 @@ class Actor:
                 call.end(error)
 
 
+class FakeHead:
+    """In the place of `cluster.reach.Head`; `silent` is what it says where it has gone."""
+
+    def __init__(self) -> None:
+        self.silent: Exception | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        return self.silent is not None
+
+    def check(self) -> None:
+        if self.silent is not None:
+            raise self.silent
+
+
 class FakeRay:
     """In the place of the module `ray`, and of `time`.
 
@@ -63,7 +77,6 @@ class FakeRay:
         alive: names of the nodes, each with the resources `each`.
         now: seconds.
         free: what is free of a node, where that is not all.
-        head: where the cluster's head listens.
     """
 
     def __init__(self, *alive: str, **each: float) -> None:
@@ -72,7 +85,6 @@ class FakeRay:
         self.options_given: dict[str, Any] = {}
         self.now = 0.0
         self.free: dict[str, dict[str, float]] = {}
-        self.head = "127.0.0.1:1"
 
     def remote(self, actor_class: type) -> FakeRay:
         return self
@@ -113,9 +125,6 @@ class FakeRay:
 
     def available_resources_per_node(self) -> dict[str, dict[str, float]]:
         return {name: self.free.get(name, self.each) for name in self.alive}
-
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace(gcs_address=self.head)
 
     def monotonic(self) -> float:
         return self.now

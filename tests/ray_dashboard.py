@@ -22,6 +22,7 @@ class Dashboard:
         submitted: the requests that were taken.
         quicker: ids that somebody else submits the moment before.
         nodes: the resources of each node.
+        troubled: requests that are answered by 503 from now on, as by a proxy whose server does not answer.
     """
 
     mode: str = "token"
@@ -31,6 +32,8 @@ class Dashboard:
     submitted: list[dict[str, Any]] = field(default_factory=list)
     quicker: set[str] = field(default_factory=set)
     nodes: list[dict[str, float]] = field(default_factory=list)
+    troubled: int = 0
+    troubled_by_a_stop: int = 0
     address: str = ""
 
     def put(self, identifier: str, status: str, **further: Any) -> None:
@@ -54,6 +57,9 @@ class Dashboard:
         """Status and content of an answer; text is an error's."""
         if path == "/api/authentication_mode" and self.mode != "unknown":
             return 200, {"authentication_mode": self.mode}
+        if self.troubled:
+            self.troubled -= 1
+            return 503, "upstream connect error"
         if self.mode == "token" and shown != f"Bearer {self.token}":
             return 403, "Forbidden: Invalid authentication token"
         match method, path.partition("?")[0].strip("/").split("/")[1:]:
@@ -65,6 +71,7 @@ class Dashboard:
                 return self._submit(json.loads(body))
             case "POST", ["jobs", identifier, "stop"]:
                 self.jobs[identifier]["status"] = "STOPPED"
+                self.troubled = self.troubled_by_a_stop
                 return 200, {"stopped": True}
             case "GET", ["jobs", identifier, "logs"]:
                 return 200, {"logs": self.jobs[identifier]["logs"]}

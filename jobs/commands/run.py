@@ -146,7 +146,7 @@ def _tell(result: Result, output: str, page: str | None, *, advised: bool) -> No
 def _advise(result: Result) -> None:
     if result.status == "stopped":
         click.echo(f"{plain(result.reason)}; {result.left} units are left. Go on with the same command:", err=True)
-        click.echo(f"  {shlex.join(['heatline', *_again(sys.argv[1:])])}", err=True)
+        click.echo(f"  {shlex.join(['heatline', *_again(sys.argv[1:], result)])}", err=True)
         return
     for line in result.lost:
         click.echo(f"lost: {plain(line)}", err=True)
@@ -156,6 +156,6 @@ def _advise(result: Result) -> None:
         click.echo(f"{result.failures} samples failed; the report says why", err=True)
 
 
-def _again(words: Sequence[str]) -> list[str]:
-    """The command's words but `--fresh`, which would throw away what has just been done, and the webhook's address."""
-    return [word for word in without_address(words) if word != "--fresh"]
+def _again(words: Sequence[str], result: Result) -> list[str]:
+    """The command's words without the webhook's address, and without `--fresh` where that was done already."""
+    return [word for word in without_address(words) if word != "--fresh" or result.afresh]

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.noise import Noise
+from pipeline.record_shape import DEFAULT
 from pipeline.report.change import Change, clear_loss, unpaired_interval
 from pipeline.report.pair import NO_SAMPLE, Paired, Pairs, Run
 from pipeline.report.record import RunRecord
 from pipeline.stages.comparison import paired_intervals
 from pipeline.stages.summarise import Summary
-
-DEFAULT = "default"
-"""Key of the tolerance of all metrics without one of their own."""
 
 # Settings that say how much is looked at, or how it is kept, and not what is measured.
 _NOT_OF_THE_MEASURE = {"samples", "methods", "repeats", "save_weights", "write_masked"}

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jobs.cli import MISTAKE, OK, main
+from cluster.local import LocalExecutor
+from jobs.cli import INTERRUPTED, MISTAKE, OK, main
 from pipeline.claim import Claims
 from pipeline.neighbour import CLAIMS
 from pipeline.store import Output, open_output
@@ -117,3 +118,32 @@ def test_fresh_does_not_take_away_what_another_run_is_making(
     with Claims(output):
         assert main([*arguments(tmp_path / "out"), "--fresh"]) == MISTAKE
     assert "another run is at work here" in capsys.readouterr().err
+
+
+def test_fresh_takes_nothing_away_from_a_run_that_began_after_it_was_planned(
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments(tmp_path / "out")) == OK
+    before = markers(tmp_path / "out")
+    with Claims(open_output(tmp_path / "out")):
+        monkeypatch.setattr(Claims, "neighbours", 0)
+        assert main([*arguments(tmp_path / "out"), "--fresh"]) == MISTAKE
+    assert "another run is at work here" in capsys.readouterr().err and markers(tmp_path / "out") == before
+
+
+def test_fresh_that_was_stopped_before_it_began_is_to_be_said_again(
+    arguments: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = arguments(tmp_path / "out")
+    assert main(words) == OK
+    before = markers(tmp_path / "out")
+
+    def stopped(*rest: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalExecutor, "run", stopped)
+    monkeypatch.setattr(sys, "argv", ["heatline", *words, "--fresh"])
+    assert main([*words, "--fresh"]) == INTERRUPTED
+    told = capsys.readouterr().err
+    assert f"{len(before)} units are left" in told and told.splitlines()[-1].endswith("--fresh")
+    assert markers(tmp_path / "out") == before

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -163,45 +164,100 @@ def test_who_was_suspended_asks_again_for_what_it_held(output: Output) -> None:
 def test_results_are_not_taken_away_beside_another_run_nor_where_others_cannot_be_seen(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with claims(output):
-        with pytest.raises(FatalError, match="another run is at work here"), Claims(output, clearing=True):
-            pass
-        assert len(output.names(CLAIMS)) == 1
+    with claims(output) as mine:
+        with claims(output), pytest.raises(FatalError, match="another run is at work here"), mine.clearing():
+            pytest.fail("it takes them away")
 
         def failing(*arguments: object) -> None:
             raise RetryableError("no answer")
 
-        monkeypatch.setattr(Output, "times", failing)
-        with pytest.raises(RetryableError, match="no answer"), Claims(output, clearing=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Output, "times", failing)
+            with pytest.raises(RetryableError, match="no answer"), mine.clearing():
+                pytest.fail("it takes them away")
+        with mine.clearing():
             pass
 
 
-def test_a_run_waits_for_one_that_takes_results_away(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Claims(output, clearing=True, every=3600) as first:
+def test_a_run_begins_when_another_has_taken_results_away(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    with claims(output) as first:
         waited: list[float] = []
+        with ExitStack() as clearing:
+            clearing.enter_context(first.clearing())
+            first.give_sign()  # which is not kept from it
 
-        def wait(seconds: float) -> None:
-            waited.append(seconds)
-            if len(waited) == 3:
-                first.cleared()
+            def wait(seconds: float) -> None:
+                waited.append(seconds)
+                if len(waited) == 3:
+                    clearing.close()
 
-        monkeypatch.setattr(claim.time, "sleep", wait)
-        with claims(output) as second:
-            assert len(waited) == 3 and second.shared
+            monkeypatch.setattr(claim.time, "sleep", wait)
+            lines: list[str] = []
+            with Claims(output, every=3600, say=lines.append) as second:
+                assert len(waited) == 3 and second.shared
+        assert len(lines) == 1 and "takes earlier results away" in lines[0]
 
 
-def test_a_run_does_not_wait_for_ever_for_one_that_takes_results_away(
+def test_a_run_does_not_wait_for_one_that_died_while_it_took_results_away(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sign,) = write(output, "1", clearing=True)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        old = sign.stat().st_mtime - EXPIRED / 4
+        os.utime(sign, (old, old))
+
+    monkeypatch.setattr(claim.time, "sleep", wait)
+    with claims(output) as mine:
+        assert 3 <= len(waited) <= 6 and not mine.neighbours
+
+
+def test_what_is_taken_again_is_not_given_back_by_the_next_sign_of_life(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with claims(output) as mine, claims(output) as other:
+        assert mine.take(FIRST)
+        with monkeypatch.context() as patch:
+            patch.setattr(Output, "remove", lambda *rest: (_ for _ in ()).throw(RetryableError("no answer")))
+            mine.give_back(FIRST)
+        assert mine.take(FIRST)
+        mine.give_sign()
+        assert mine.holds(FIRST) and not other.take(FIRST)
+
+
+def test_who_comes_back_and_cannot_give_back_what_it_held_gives_no_sign_of_life(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(claim.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    with (
-        Claims(output, clearing=True, every=3600),
-        pytest.raises(RetryableError, match="taking results away"),
-        Claims(output, clock=lambda: now[0]),
-    ):
-        pass
-    assert output.names(CLAIMS) == []
+    with Claims(output, every=3600, look_every=0, clock=lambda: now[0]) as mine:
+        assert mine.take(FIRST)
+        (sign,) = (Path(output.uri) / CLAIMS).glob("*.json")
+        os.utime(sign, (0, 0))
+        now[0] = 2 * EXPIRED
+        with monkeypatch.context() as patch:
+            patch.setattr(Output, "remove", lambda *rest: (_ for _ in ()).throw(RetryableError("no answer")))
+            mine.give_sign()
+        assert sign.stat().st_mtime == 0, "with one, others would think that it has what it held"
+        mine.give_sign()
+        assert sign.stat().st_mtime > 0 and output.names(CLAIMS) == [sign.name]
+
+
+@pytest.mark.parametrize("whole_seconds", [True, False])
+def test_a_sign_of_life_is_read_again_when_it_is_new_even_where_times_are_whole_seconds(
+    output: Output, monkeypatch: pytest.MonkeyPatch, whole_seconds: bool
+) -> None:
+    original = Output.times
+    if whole_seconds:
+        monkeypatch.setattr(
+            Output, "times", lambda self, folder: {name: at // 1 for name, at in original(self, folder).items()}
+        )
+    with claims(output) as mine:
+        write(output, "1", FIRST)
+        assert not mine.take(FIRST) and mine.neighbours == 1
+        write(output, "1", FIRST, ended=True)
+        assert mine.take(FIRST)
 
 
 def test_what_cannot_be_given_back_at_once_is_with_the_next_sign_of_life(

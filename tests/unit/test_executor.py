@@ -58,6 +58,7 @@ class FakePool:
         self.done: list[Unit] = []
         self.given_up: dict[Unit, str] = {}
         self.ended: list[tuple[Hashable, str]] = []
+        self.why = ""
 
     def workers(self) -> Sequence[Hashable]:
         return tuple(self.flying)
@@ -69,7 +70,8 @@ class FakePool:
         assert useful > 0
 
     def trouble(self) -> str:
-        return ""
+        told, self.why = self.why, ""
+        return told
 
     def start(self, worker: Hashable, order: Order) -> None:
         self.flying[worker].append(order)
@@ -303,6 +305,24 @@ def test_an_attempt_that_fails_at_what_another_run_has_committed_meanwhile_is_dr
     assert [event.unit for event in events if event.kind == "dropped"] == [POISON, Unit("p", 5, 6)]
     assert pool.units().count(POISON) == pool.units().count(Unit("p", 5, 6)) == 1 and not queue.lost
     assert pool.covered("a") == list(range(8))
+
+
+def test_a_suspect_that_another_run_has_committed_is_not_tried_again() -> None:
+    queue, pool = UnitQueue(variants(), {}), FakePool(errors={POISON: RetryableError("the store does not answer")})
+
+    def watch(event: Event) -> None:
+        if event.kind == "again":
+            queue.done(POISON)
+
+    drive(pool, queue, watch, in_flight=1, retries=3)
+    assert pool.units().count(POISON) == 1 and pool.covered("a") == list(range(8))
+
+
+def test_why_a_worker_did_not_come_is_told_once() -> None:
+    pool, events = FakePool(), list[Event]()
+    pool.why = "a worker did not start: no module"
+    drive(pool, UnitQueue(variants(), {}), events.append, in_flight=1, retries=0)
+    assert [event.reason for event in events if event.kind == "waiting"] == ["a worker did not start: no module"]
 
 
 def test_a_fatal_error_ends_the_job() -> None:

@@ -7,12 +7,28 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from datetime import UTC, datetime
 
 import pytest
 from fault_run import hear_ctrl_c
+from rich.console import Console
+from small_plan import PREDICT, small_plan, started
 
+from cluster.executor import Event
 from jobs.cli import STOPPED
-from jobs.interruption import StopRequested, stoppable
+from jobs.interruption import Stop, StopRequested, stoppable
+from jobs.log import RunLog
+from jobs.plan import Plan
+from jobs.progress import Progress
+from jobs.record import RunRecord
+from jobs.tally import Tally
+from jobs.telling import Telling
+
+
+def record_of(plan: Plan) -> RunRecord:
+    return RunRecord("run", datetime.now(UTC), {}, Tally(plan))
+
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, StopRequested)]
 
@@ -45,6 +61,27 @@ def test_a_signal_that_a_finaliser_swallowed_is_raised_at_the_next_check(
             del one
         with pytest.raises(raised):
             stop.check()
+
+
+def test_a_run_meets_a_lost_signal_at_the_next_event_of_its_workers() -> None:
+    stop = Stop()
+    telling = Telling(Progress(Console(quiet=True)), RunLog(), record_of(small_plan()), stop)
+    telling.watch(started(PREDICT, 0))
+    with suppress(StopRequested):
+        stop.ask(signal.SIGTERM)
+    with pytest.raises(StopRequested):
+        telling.watch(started(PREDICT, 2))
+    telling.watch(Event("stopping", reason="units in flight are left"))  # what is told because of it
+    stop.over()
+    telling.watch(started(PREDICT, 2))
+
+
+def test_what_has_ended_is_not_stopped() -> None:
+    with stoppable() as stop:
+        stop.over()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        stop.check()
 
 
 def test_no_library_that_catches_exceptions_swallows_a_stop() -> None:

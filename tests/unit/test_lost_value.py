@@ -117,6 +117,7 @@ def test_samples_whose_maps_failed_count_as_lost(tmp_path: Path) -> None:
     names = list(found)
     before, after = two(tmp_path, found, dict(list(found.items())[8:]))
     # Past the run's own total another run of the output went on.
+    failed_maps(before, FIRST, [*names, "x"], ["x"], total=41)
     failed_maps(after, SECOND, [*names, "x"], [*names[:8], "x"], total=40)
     one = only(compared(before, after))
     assert (one.pairs, one.shared, one.after_missing, one.verdict) == (32, 40, 8, "worse")

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_ray import Actor, FakeRay
-from fault_cluster import free_ports
+from fake_ray import Actor, FakeHead, FakeRay
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 import cluster.capacity
@@ -16,7 +15,6 @@ from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.need import Need
 from cluster.pool import IDLE_SECONDS, REST_SECONDS, START_SECONDS, ActorPool
 from cluster.profile import Profile, WorkerRange
-from cluster.reach import Head
 from pipeline.data.digits import Digits
 from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.stages.variant import Job, Unit
@@ -27,7 +25,13 @@ Start = Callable[..., tuple[FakeRay, ActorPool]]
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+def head() -> FakeHead:
+    """The cluster's."""
+    return FakeHead()
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, head: FakeHead) -> Start:
     """Starts a pool on fake nodes of two cores each."""
 
     def begin(profile: Profile, *nodes: str, units: int = 100) -> tuple[FakeRay, ActorPool]:
@@ -36,8 +40,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
             monkeypatch.setattr(module, "ray", ray)
             monkeypatch.setattr(module, "time", ray)
         monkeypatch.setattr(cluster.capacity, "available_resources_per_node", ray.available_resources_per_node)
-        monkeypatch.setattr(cluster.pool.Head, "check", lambda self: None)
-        return ray, ActorPool(JOB, profile, units)
+        return ray, ActorPool(JOB, profile, units, head)  # type: ignore[arg-type]
 
     return begin
 
@@ -227,6 +230,15 @@ def test_a_store_that_does_not_answer_the_first_worker_is_asked_again(start: Sta
     assert pool.asked() == 1 and len(ray.actors) == 2
 
 
+def test_a_store_that_does_not_answer_any_worker_stops_the_job_and_is_no_mistake(start: Start) -> None:
+    ray, pool = start(GROWING, "one")
+    with pytest.raises(RetryableError, match="workers do not start: the store does not answer"):
+        for _ in range(cluster.pool.FALSE_STARTS + 1):
+            pool.adapt(useful=1)
+            ray.actors[-1].die(RayTaskError("introduce", "a trace", RetryableError("the store does not answer")))
+            list(pool.wait())
+
+
 def test_cores_that_are_free_on_different_nodes_are_no_room_for_one_worker(start: Start) -> None:
     def begin() -> None:
         start(Profile(workers=1, cpus_per_worker=2.0), "one", "two")
@@ -239,19 +251,45 @@ def test_cores_that_are_free_on_different_nodes_are_no_room_for_one_worker(start
             begin()
 
 
-def test_a_job_whose_cluster_has_lost_its_head_stops_and_asks_nothing_of_it(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_whose_cluster_has_lost_its_head_stops_and_asks_nothing_of_it(start: Start, head: FakeHead) -> None:
     ray, pool = start(GROWING, "one")
     actors = up(ray, pool, 1, "one")
-    monkeypatch.undo()
-    pool._head = Head(f"127.0.0.1:{free_ports(1)[0]}", clock=ray.monotonic)
-    with pytest.raises(RetryableError, match=r"the head of the Ray cluster, 127.0.0.1:\d+, has not answered for 3\d s"):
-        while True:
-            ray.now += 1
-            pool._head.check()
+    assert not list(pool.wait())
+    head.silent = RetryableError("the head has not answered for 32 s")
+    with pytest.raises(RetryableError, match="has not answered"):
+        list(pool.wait())
     pool.stop()
     assert not actors[0].killed
+
+
+def test_the_job_waits_without_turning_round_while_no_worker_is_asked_for(start: Start) -> None:
+    ray, pool = start(GROWING, "one")
+    before = ray.now
+    assert not list(pool.wait()) and ray.now >= before + 1
+
+
+def test_the_last_worker_is_replaced_at_once_although_another_did_not_start(start: Start) -> None:
+    ray, pool = start(GROWING, "one")
+    (actor,) = up(ray, pool, 1, "one")
+    pool.adapt(useful=2)
+    ray.actors[-1].die(ActorDiedError())
+    assert not list(pool.wait())
+    pool.start(0, Order(Unit("p", 0, 1)))
+    actor.die(ActorDiedError())
+    assert len(ends(pool)) == 1 and pool.workers() == ()
+    pool.adapt(useful=2)
+    assert pool.asked() == 2
+
+
+def test_why_no_worker_starts_is_told_while_it_waits_for_them(start: Start) -> None:
+    ray, pool = start(Profile(workers=2), "one")
+    lines: list[str] = []
+    pool.adapt(useful=2)
+    ray.actors[0].come_up("one")
+    ray.actors[1].die(RayTaskError("introduce", "a trace", ShardError("the driver is too old")))
+    with pytest.raises(RetryableError, match="workers did not come"):
+        pool.gather(2, lines.append)
+    assert "a worker did not start: the driver is too old" in lines
 
 
 @pytest.mark.parametrize(

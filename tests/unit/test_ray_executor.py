@@ -37,6 +37,14 @@ def test_other_errors_of_the_system_are_not_hidden(monkeypatch: pytest.MonkeyPat
         RayExecutor(Profile()).run(None, None, print)  # type: ignore[arg-type]
 
 
+def rays_handler(number: int, frame: object) -> None:
+    """As Ray's own."""
+    sys.exit(number)
+
+
+rays_handler.__module__ = "ray._private.worker"
+
+
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_sigterm_during_ray_s_start_reaches_the_callers_handler(lost: bool) -> None:
     def handler(number: int, frame: object) -> None:
@@ -45,7 +53,7 @@ def test_a_sigterm_during_ray_s_start_reaches_the_callers_handler(lost: bool) ->
     before = signal.signal(signal.SIGTERM, handler)
     try:
         with pytest.raises(StopError), _hearing_sigterm():
-            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as `ray.init` does
+            signal.signal(signal.SIGTERM, rays_handler)  # as `ray.init` does
             try:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(5)
@@ -55,7 +63,11 @@ def test_a_sigterm_during_ray_s_start_reaches_the_callers_handler(lost: bool) ->
                     raise
         assert signal.getsignal(signal.SIGTERM) is handler
         with _hearing_sigterm():
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, rays_handler)
         assert signal.getsignal(signal.SIGTERM) is handler
+        # What the first signal of another kind has put there stays.
+        with _hearing_sigterm():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)

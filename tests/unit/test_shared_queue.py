@@ -158,6 +158,26 @@ def test_runs_of_different_jobs_never_wait_for_each_other_for_ever_whatever_is_l
         assert set(covered.values()) == {1}, f"{path} was computed twice"
 
 
+def test_two_runs_that_each_hold_what_the_other_waits_for_go_on(output: Output, runs: ExitStack) -> None:
+    store = Store()
+
+    def job(needed: str, name: str) -> dict[str, Variant]:
+        """Samples by sixteens, and what waits for the whole of something that the other job does not make."""
+        found = [variant("p", "predict", 16), variant(needed, "segment", 16)]
+        return {one.path: one for one in [*found, variant(name, "attribute", 16, Read("p"), Read(needed, whole=True))]}
+
+    first, second = (begin(runs, output, store, job(*names)) for names in (("q", "a"), ("r", "b")))
+    for queue, start in ((first, 0), (second, 16)):
+        for _ in range(2):
+            unit = queue.take("worker")
+            assert unit is not None and unit.start == start
+            store.commit(unit)
+            queue.done(unit)
+    for queue in (first, second):
+        assert queue.take("worker") is None and queue._claims._held, "it holds its half and waits for the other"
+    work(store, [first, second], "0")
+
+
 def test_a_stretch_whose_last_unit_is_lost_is_free_again(output: Output, runs: ExitStack) -> None:
     store = Store()
     first, second = (begin(runs, output, store, {"p": variant("p", "predict", 16)}) for _ in range(2))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_ray import FakeHead
 from pydantic import ValidationError
 from ray.exceptions import ActorDiedError
 
@@ -129,7 +130,7 @@ def test_a_training_that_the_cluster_can_never_hold_is_refused(
 def test_as_many_trainings_run_at_a_time_as_the_cluster_or_the_profile_holds(
     cluster: list[dict[str, float]], keys: Mapping[str, Any], slots: int
 ) -> None:
-    pool = TrainingPool(SimpleNamespace(), Profile.model_validate(keys))  # type: ignore[arg-type]
+    pool = TrainingPool(SimpleNamespace(), Profile.model_validate(keys), FakeHead())  # type: ignore[arg-type]
     pool.adapt(100)
     assert len(pool.workers()) == slots
 
@@ -164,10 +165,11 @@ def preempted() -> ActorDiedError:
 def test_of_the_errors_of_several_processes_the_first_cause_counts(
     failures: list[Exception], kind: type[Exception], message: str
 ) -> None:
-    found = training._cause(failures, node_left=False)
+    found = training._cause(failures)
     assert type(found) is kind and message in str(found)
 
 
 def test_a_death_is_the_nodes_where_one_has_left() -> None:
-    assert type(training._cause([ActorDiedError()], node_left=True)) is WorkerGoneError
-    assert type(training._cause([ShardError("no")], node_left=True)) is ShardError
+    death = ActorDiedError()
+    death.error_msg = "The actor died because its node has died. Node Id: ab, Ip: 10.0.0.1"
+    assert type(training._cause([RuntimeError("gloo"), death])) is WorkerGoneError

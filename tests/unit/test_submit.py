@@ -16,7 +16,7 @@ from cluster.dashboard import find_address
 from cluster.parcel import Parcel
 from cluster.security import MODE
 from cluster.submit import Jobs
-from jobs.cli import MISTAKE, OK, main
+from jobs.cli import MISTAKE, OK, STOPPED, main
 from jobs.submit import make_parcel
 from pipeline.errors import FatalError
 from pipeline.store import open_output
@@ -210,6 +210,19 @@ def test_stopping_twice_is_no_mistake(dashboard: Dashboard, capsys: pytest.Captu
         assert main(["stop", "birds-1", "--address", dashboard.address, "--json"]) == OK
         answer = json.loads(capsys.readouterr().out)
         assert (answer["state"], answer["ran"]) == ("stopped", ran)
+
+
+def test_a_cluster_in_trouble_is_no_mistake_and_a_stop_waits_until_it_answers(
+    dashboard: Dashboard, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dashboard.put("birds-1", "RUNNING")
+    dashboard.troubled = 1
+    assert main(["status", "birds-1", "--address", dashboard.address]) == STOPPED
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "status 503" in line and "Traceback" not in line
+    dashboard.troubled_by_a_stop = 2
+    assert main(["stop", "birds-1", "--address", dashboard.address, "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["state"] == "stopped"
 
 
 def test_a_spec_with_a_mistake_is_told_before_any_cluster_is_asked(
