@@ -169,6 +169,7 @@ def test_ranks_order_the_maps_and_masked_images_follow_from_them(write_spec: Wri
 
 
 @pytest.mark.slow
+@pytest.mark.large
 def test_without_a_planted_feature_there_is_nothing_to_learn_and_without_random_pixels_there_is(
     write_spec: Write, write_profile: Write
 ) -> None:
