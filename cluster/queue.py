@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.unit_table import UnitTable, gaps
+from cluster.unit_table import UnitTable
 from pipeline.part import Part
+from pipeline.ranges import Ranges, gaps
 from pipeline.stages.variant import STAGES, StageName, Unit, Variant
 
 Place = tuple[int, int]
@@ -159,14 +160,8 @@ class UnitQueue:
 
     def split(self, unit: Unit) -> tuple[Unit, Unit]:
         """Put two halves in the place of a unit that was taken; they are in hand as it was."""
-        row, table = self._row(unit), self._tables[unit.variant]
-        if row is None:
-            raise ValueError(f"{unit} is not to be done")
-        table.split(row)
-        self._count_open(unit, -1)
-        for half in (table.unit(row), table.unit(row + 1)):
-            self._count_open(half, 1)
-        return table.unit(row), table.unit(row + 1)
+        first, second = self._cut(unit, [(unit.start + unit.stop) // 2])
+        return first, second
 
     def is_left(self, unit: Unit) -> bool:
         """Whether a unit is neither done nor given up."""
@@ -199,6 +194,29 @@ class UnitQueue:
         for unit in rest:
             self.lose(unit, reason)
         return rest
+
+    def _cut(self, unit: Unit, edges: Sequence[int]) -> list[Unit]:
+        """Put pieces in the place of a unit, cut at some of its positions; they are in hand or wait as it did."""
+        row, table, place = self._row(unit), self._tables[unit.variant], self._place_of(unit)
+        if row is None:
+            raise ValueError(f"{unit} is not to be done")
+        in_hand = not table.ready[row] and not table.missing[row]
+        self._ready[place] -= int(table.ready[row])
+        rows = table.cut(row, edges)
+        self._count_open(unit, len(edges))
+        table.missing[rows] = self._missing(unit.variant, table.starts[rows], table.stops[rows])
+        if not in_hand:
+            self._offer(unit.variant, rows.start + np.flatnonzero(table.missing[rows] == 0))
+        return list(table.units(range(rows.start, rows.stop)))
+
+    def _missing(self, path: str, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many positions of what a variant reads for each start ≤ p < stop are still to be done."""
+        missing = np.zeros_like(starts)
+        for read in self._variants[path].reads:
+            table = self._tables[read.variant]
+            left = Ranges(table.starts[table.open], table.stops[table.open])
+            missing += len(left) if read.whole else left.inside(starts, stops)
+        return missing
 
     def _strand_readers(self, unit: Unit) -> None:
         for path, rows, _ in self._reading(unit):

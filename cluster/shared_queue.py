@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from cluster.queue import Place, UnitQueue
-from cluster.unit_table import gaps
 from pipeline.claim import LOOK_EVERY, Claims
 from pipeline.errors import RetryableError
 from pipeline.neighbour import Stretch
 from pipeline.part import Part
+from pipeline.ranges import Ranges, gaps
 from pipeline.stages.variant import Unit, Variant
 
 _WAIT = 0.5  # seconds between looks where there is nothing else to do
@@ -129,6 +129,8 @@ class SharedQueue(UnitQueue):
             return False
         for path, parts in committed.items():
             table, left = self._tables[path], gaps(parts, self._variants[path].total)
+            if place:
+                self._cut_at_what_is_left(path, left, place)
             rows = table.beginning(*self._edges(place)) if place else slice(0, len(table))
             there = table.open[rows] & (left.inside(table.starts[rows], table.stops[rows]) == 0)
             for unit in list(table.units(rows.start + np.flatnonzero(there))):
@@ -136,3 +138,16 @@ class SharedQueue(UnitQueue):
                     self.done(unit)
                     self._elsewhere.append(unit)
         return True
+
+    def _cut_at_what_is_left(self, path: str, left: Ranges, place: Place) -> None:
+        """Cut the units of a place of which a part is committed, by a run that cuts its units otherwise.
+
+        Of overlapping parts one counts: were such a unit computed whole, what the other does not cover would not.
+        """
+        table = self._tables[path]
+        rows = table.beginning(*self._edges(place))
+        missing = left.inside(table.starts[rows], table.stops[rows])
+        partly = table.open[rows] & (missing > 0) & (missing < table.stops[rows] - table.starts[rows])
+        for unit in list(table.units(rows.start + np.flatnonzero(partly))):
+            edges = {edge for one in left for edge in one if unit.start < edge < unit.stop}
+            self._cut(unit, sorted(edges))

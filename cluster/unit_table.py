@@ -2,59 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.part import Part
+from pipeline.ranges import Ranges
 from pipeline.stages.variant import Unit, Variant
-
-Numbers = NDArray[np.int64]
-
-
-class Ranges:
-    """Positions, as ranges start ≤ p < stop that are in order and do not overlap.
-
-    Attributes:
-        starts, stops: (n,) int64.
-    """
-
-    def __init__(self, starts: Numbers, stops: Numbers) -> None:
-        self.starts, self.stops = starts, stops
-        self._before = np.concatenate([[0], np.cumsum(stops - starts)])
-
-    def __len__(self) -> int:
-        """Positions in all of them."""
-        return int(self._before[-1])
-
-    def inside(self, starts: Numbers, stops: Numbers) -> Numbers:
-        """How many positions of each start ≤ p < stop the ranges hold, (m,) int64."""
-        return self._below(stops) - self._below(starts)
-
-    def _below(self, limits: Numbers) -> Numbers:
-        """How many positions p < limit the ranges hold."""
-        begun = np.searchsorted(self.starts, limits)
-        if not len(self.starts):
-            return np.zeros_like(limits)
-        beyond = np.maximum(0, self.stops[begun - 1] - limits)
-        return self._before[begun] - np.where(begun > 0, beyond, 0)
-
-
-def gaps(parts: Iterable[Part], total: int) -> Ranges:
-    """The positions 0 … total − 1 that no part covers. Parts are in order and do not overlap."""
-    starts, stops, reached = [], [], 0
-    for part in parts:
-        if part.start >= total:
-            break
-        if part.start > reached:
-            starts.append(reached)
-            stops.append(part.start)
-        reached = max(reached, part.stop)
-    if reached < total:
-        starts.append(reached)
-        stops.append(total)
-    return Ranges(np.array(starts, dtype=np.int64), np.array(stops, dtype=np.int64))
 
 
 class UnitTable:
@@ -116,11 +69,17 @@ class UnitTable:
         row = int(self.ready[rows].argmax()) if rows.start < rows.stop else 0
         return rows.start + row if rows.start < rows.stop and self.ready[rows.start + row] else None
 
-    def split(self, row: int) -> None:
-        """Put two halves in the place of a unit; they are open, and nobody has to hand them out."""
-        middle = (self.starts[row] + self.stops[row]) // 2
-        self.starts = np.insert(self.starts, row + 1, middle)
-        self.stops = np.insert(self.stops, row, middle)
-        self.missing = np.insert(self.missing, row, 0)
-        self.open = np.insert(self.open, row, True)
-        self.ready = np.insert(self.ready, row, False)
+    def cut(self, row: int, edges: Sequence[int]) -> slice:
+        """Put pieces in the place of a unit, cut at some of its positions.
+
+        Returns:
+            The rows of the pieces: open, missing nothing, and not ready.
+        """
+        pieces = slice(row, row + len(edges) + 1)
+        self.starts = np.insert(self.starts, row + 1, edges)
+        self.stops = np.insert(self.stops, row, edges)
+        for name, value in (("missing", 0), ("open", True), ("ready", False)):
+            column = np.insert(getattr(self, name), row, [value] * len(edges))
+            column[pieces] = value
+            setattr(self, name, column)
+        return pieces

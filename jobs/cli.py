@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(plain_line(without_credentials(" ".join(str(error).split()))), err=True)
         return STOPPED
     except ShardError as error:
-        # What is committed and cannot be read; says itself how to have it again.
+        # What is committed and cannot be read; says itself how to have it again, which nobody but the user can do.
         click.echo(plain_line(without_credentials(" ".join(str(error).split()))), err=True)
-        return FAILED
+        return MISTAKE
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return MISTAKE

@@ -76,7 +76,18 @@ def spec_tolerance(record: RunRecord) -> dict[str, float]:
     return {str(name): float(value) for name, value in written.items()}
 
 
-def _given(options: Sequence[str], records: Sequence[RunRecord]) -> dict[str, float]:
+def check_tolerances(options: Sequence[str], run: str) -> None:
+    """Tell of an option that is none already where there is nothing yet to compare a run with.
+
+    Raises:
+        FatalError: likewise.
+    """
+    if options:
+        _given(options, (open_run(*find_run(run)).record,), "the run has no")
+
+
+def _given(options: Sequence[str], records: Sequence[RunRecord], who: str = "neither run has") -> dict[str, float]:
+    """The tolerances that options say, of figures that one of the runs has."""
     measures: dict[str, dict[str, None]] = {}
     for one in (one for record in records for one in record.summary):
         measures.setdefault(one.metric, {})[one.measure] = None
@@ -89,7 +100,7 @@ def _given(options: Sequence[str], records: Sequence[RunRecord]) -> dict[str, fl
             value = math.nan
         if not name or not math.isfinite(value) or value < 0:
             raise FatalError(f"--tolerance {option}: expected METRIC=VALUE with a number of at least 0, as mar=0.01")
-        if trouble := tolerance_trouble(name, measures, "neither run has figures of"):
+        if trouble := tolerance_trouble(name, measures, f"{who} figures of"):
             raise FatalError(f"--tolerance {option}: {trouble}")
         found[name] = value
     return found

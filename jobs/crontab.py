@@ -57,7 +57,7 @@ def install_line(name: str, line: str) -> Literal["added", "replaced", "unchange
         FatalError: there is no crontab command, or it refuses.
     """
     before = _crontab_list()
-    lines = before.splitlines()
+    lines = before.removesuffix("\n").split("\n") if before else []
     old = [number for number, one in enumerate(lines) if one.endswith(" " + _marker(name)) and not one.startswith("#")]
     if len(old) == 1 and lines[old[0]] == line:
         return "unchanged"
@@ -92,9 +92,19 @@ def _crontab(*words: str, text: str) -> None:
 
 def _run(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["crontab", *words], input=text, capture_output=True, text=True, check=False)
+        # Bytes, since the lines of others may be in any encoding, and their line ends are theirs.
+        done = subprocess.run(["crontab", *words], input=_bytes(text), capture_output=True, check=False)
     except FileNotFoundError as error:
         raise FatalError("there is no crontab here; take --target systemd, or install cron") from error
+    return subprocess.CompletedProcess(done.args, done.returncode, _text(done.stdout), _text(done.stderr))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
 
 
 def _said(done: subprocess.CompletedProcess[str]) -> str:

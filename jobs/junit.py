@@ -99,6 +99,8 @@ def _trouble(record: Mapping[str, Any]) -> str:
         return ""
     if record["status"] != "failed":
         return f"the run is {record['status']}"
+    if not record["failures"] and not record["lost"]:
+        return "what is committed cannot be read"
     return f"{record['failures']} samples failed, {len(record['lost'])} units were lost"
 
 

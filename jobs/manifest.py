@@ -28,6 +28,7 @@ TIMED: tuple[Kind, ...] = ("raycronjob", "cronjob", "pod")
 """The kinds that take a cron line."""
 
 MOST_BYTES = 1_000_000  # a ConfigMap holds 1 MiB, keys and all
+MOST_ANNOTATED = 250_000  # kubectl apply keeps a copy in an annotation, and all of an object's are at most 256 KiB
 POD_SECONDS = 1800.0  # by then a node with a GPU has started and pulled the image
 
 _NOTES: dict[Kind, tuple[str, ...]] = {
@@ -91,7 +92,7 @@ def manifest(
     """
     head = "".join(
         f"# {line}\n"
-        for line in ("Written by heatline schedule; kubectl apply -f FILE", *_notes(kind, deployment, zone))
+        for line in (f"Written by heatline schedule; {_apply(deployment)} FILE", *_notes(kind, deployment, zone))
     )
     if kind == "raycluster":
         return head + write_document(ray_cluster(deployment))
@@ -202,8 +203,16 @@ def growing_profile(profile: Profile, deployment: Deployment, kind: Kind) -> dic
     return {**given, "workers": {"min": 1, "max": most}, "wait_s": profile.wait_s or POD_SECONDS}
 
 
+def _apply(deployment: Deployment) -> str:
+    return "kubectl apply --server-side -f" if _size(deployment) > MOST_ANNOTATED else "kubectl apply -f"
+
+
+def _size(deployment: Deployment) -> int:
+    return sum(len(name) + len(text.encode()) for name, text in deployment.files.items())
+
+
 def _files(deployment: Deployment) -> dict[str, object]:
-    size = sum(len(name) + len(text.encode()) for name, text in deployment.files.items())
+    size = _size(deployment)
     if size > MOST_BYTES:
         message = f"the spec takes {size:,} bytes, and a ConfigMap holds {MOST_BYTES:,}; shorten its list of ids"
         raise SpecError([Problem(deployment.name, None, "", message)])

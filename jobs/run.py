@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from jobs.telling import Telling
 from pipeline.claim import Claims
 from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.noise import Noise
+from pipeline.ranges import gaps
 from pipeline.retrain.conditions import conditions
 from pipeline.retrain.grid import Grid, read_grid
 from pipeline.retrain.summary import benchmarks, retrain_summary
@@ -39,7 +41,8 @@ class Result:
     """How a run ended.
 
     Attributes:
-        status: `done`; `failed`: finished with more failures than the spec allows, or units lost; `stopped`.
+        status: `done`; `failed`: finished with more failures than the spec allows, or units lost, or with results that
+            cannot be read; `stopped`.
         run: name of the run's record.
         page: the report's page under the output, where one was made.
         done: units committed by this run.
@@ -47,7 +50,7 @@ class Result:
         failures: samples that failed.
         lost: units given up, with reasons, one line each.
         stranded: units that waited for those.
-        reason: why the run stopped, where it did.
+        reason: why the run stopped, or what cannot be read.
         elsewhere: units that another run of the output committed meanwhile.
         afresh: that it stopped before it took away what was to be computed afresh.
     """
@@ -138,6 +141,7 @@ def _carry_out(
 ) -> Result:
     """Compute what is left, summarise and draw; on a stop, note how far it came."""
     record, units = telling.record, len(plan.queue)
+    status: Literal["failed", "stopped"] = "stopped"
     reason, interrupted = "", False
     beginning = _Beginning(output, plan)
     try:
@@ -145,6 +149,7 @@ def _carry_out(
         with telling.progress.showing(record.tally):
             if units:
                 make_executor(profile).run(plan.job, plan.queue, telling.watch, beginning)
+                _check_whole(output, plan)
         grid = read_grid(output, plan.job.variants.values())
         for notice in (*_unexplained(output, plan, spec), *_trained(grid)):
             telling.say(notice)
@@ -154,9 +159,12 @@ def _carry_out(
         reason, interrupted = "stopped by Ctrl-C", True
     except StopRequested:
         reason = "stopped by a signal"
-    except (FatalError, RetryableError, ShardError) as error:
+    except ShardError as error:
+        # What is committed cannot be read: that the same command goes on would be no advice.
+        status, reason = "failed", str(error)
+    except (FatalError, RetryableError) as error:
         reason = str(error)
-        if not record.started_units and not isinstance(error, ShardError):
+        if not record.started_units:
             with suppress(FatalError, RetryableError):
                 record.write(output, plan, "stopped")
             raise
@@ -164,15 +172,16 @@ def _carry_out(
     # told all the same.
     left, failures = units - record.done, 0
     with suppress(FatalError, RetryableError):
-        failures = sum(map(len, _failed_samples(output, plan).values()))
+        with suppress(ShardError):
+            failures = sum(map(len, _failed_samples(output, plan).values()))
         if beginning.over:
             # Units in flight may have been committed after the last report: what is left is looked up.
             left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
             if plan.claims is not None and not plan.claims.shared:
                 record.done = units - left
-        record.write(output, plan, "stopped", failures=failures)
+        record.write(output, plan, status, failures=failures)
     return Result(
-        "stopped",
+        status,
         record.name,
         None,
         record.done,
@@ -203,6 +212,21 @@ class _Beginning:
                 output.together(output.forget, variants)
         output.together(lambda path: output.describe(path, variants[path].description()), variants)
         self.over = True
+
+
+def _check_whole(output: Output, plan: Plan) -> None:
+    """Look whether all is committed by now that was not given up.
+
+    Raises:
+        RetryableError: another run of the output has taken results away (`--fresh`) that this one counted on.
+    """
+    given_up: Counter[str] = Counter()
+    for unit in (*plan.queue.lost, *plan.queue.stranded):
+        given_up[unit.variant] += len(unit)
+    variants = plan.job.variants
+    parts = output.together(output.parts, variants)
+    if gone := sum(max(0, len(gaps(parts[path], one.total)) - given_up[path]) for path, one in variants.items()):
+        raise RetryableError(f"{gone:,} positions that were committed are not there any more")
 
 
 def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:

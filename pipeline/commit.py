@@ -179,6 +179,20 @@ class CommitFolder(Folder):
         with self.reading_rows(variant):
             return self._dataset(variant, wanted).to_table(columns=columns, filter=inside)
 
+    def read_all(self, variant: str, start: int, stop: int, columns: list[str] | None = None) -> pa.Table:
+        """As `read`, of positions that all have to be committed; a sample that failed has no row.
+
+        Raises:
+            ShardError: some are not: what reads them would leave them out for good.
+        """
+        left = stop - start - _covered(self._touching(variant, start, stop), start, stop)
+        table = self.read(variant, start, stop, columns) if not left else None
+        if table is None:
+            raise ShardError(
+                f"{variant}: of positions {start} to {stop - 1}, {left} are not committed (any more); run the job again"
+            )
+        return table
+
     def _touching(self, variant: str, start: int, stop: int | None) -> list[Part]:
         """The parts that share a position with start ≤ p < stop.
 
@@ -188,7 +202,7 @@ class CommitFolder(Folder):
         if stop is not None:
             with self._seeing:
                 known = _between(self._seen.get(variant, []), start, stop)
-            if sum(min(part.stop, stop) - max(part.start, start) for part in known) == stop - start:
+            if _covered(known, start, stop) == stop - start:
                 return known
         found = self.parts(variant)
         with self._seeing:
@@ -255,6 +269,11 @@ def _between(parts: Sequence[Part], start: int, stop: int | None) -> list[Part]:
     low = bisect_right(parts, start, key=lambda part: part.stop)
     high = len(parts) if stop is None else bisect_left(parts, stop, key=lambda part: part.start)
     return list(parts[low:high])
+
+
+def _covered(parts: Iterable[Part], start: int, stop: int) -> int:
+    """How many of the positions start ≤ p < stop some parts hold, each of which holds one."""
+    return sum(min(part.stop, stop) - max(part.start, start) for part in parts)
 
 
 def as_dataset(source: Any, **how: Any) -> ds.Dataset:

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -205,13 +205,17 @@ class Folder:
         return {info.base_name: info.mtime_ns / 1e9 for info in found if info.type == pafs.FileType.File}
 
     def cached_table(self, name: str, build: Callable[[], pa.Table]) -> pa.Table:
-        """The Arrow table kept under `name`, made and kept on first use."""
-        if not self.exists(name):
-            sink = pa.BufferOutputStream()
-            table = build()
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table)
-            self.write_bytes(name, sink.getvalue())
+        """The Arrow table kept under `name`, made and kept on first use, and again where it is damaged."""
+        if self.exists(name):
+            with suppress(ShardError):
+                return self.open_table(name)
+        return self._keep_table(name, build())
+
+    def _keep_table(self, name: str, table: pa.Table) -> pa.Table:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        self.write_bytes(name, sink.getvalue())
         return self.open_table(name)
 
     def open_table(self, name: str) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -17,6 +18,9 @@ from pipeline.suggestion import did_you_mean
 
 ATTEMPTS = 11
 """Attempts at one call to S3: with the pauses between them, about half a minute of a store that does not answer."""
+
+REGION_PAUSES = (1.0, 4.0, None)
+"""Seconds between attempts to look up a bucket's region; each attempt itself takes some."""
 
 GCS_SECONDS = 60
 """Seconds that a call to Google Cloud Storage is tried again for."""
@@ -65,7 +69,8 @@ def open_filesystem(address: str) -> tuple[pafs.FileSystem, str]:
         The file system, and the path without a closing `/`; a local one is absolute.
 
     Raises:
-        FatalError: the address holds credentials, or is none, or its bucket's region cannot be found.
+        FatalError: the address holds credentials, or is none, or there is no such bucket.
+        RetryableError: nobody answers where its bucket's region is.
     """
     if "://" not in address:
         return pafs.LocalFileSystem(), Path(address).expanduser().absolute().as_posix()
@@ -86,8 +91,13 @@ def file_address(root: str, name: str) -> str:
     """Where a file under a root is, for people: `s3://bucket/prefix/name` of `s3://bucket/prefix?region=…`."""
     if "://" not in root:
         return f"{root.rstrip('/')}/{name}" if name else root
-    base = root.partition("?")[0].rstrip("/")
+    base = without_options(root).rstrip("/")
     return f"{base}/{name}" if name else base
+
+
+def without_options(address: str) -> str:
+    """An address without `?region=…` and the like; a path stays as it is."""
+    return address.partition("?")[0] if "://" in address else address
 
 
 def store_error(place: str, error: BaseException) -> FatalError | RetryableError:
@@ -125,7 +135,7 @@ def _s3(address: str, parts: SplitResult) -> pafs.S3FileSystem:
     endpoint = options.pop("endpoint_override", None)
     endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if "region" not in options and endpoint is None:
-        options["region"] = pafs.resolve_s3_region(_bucket(parts))
+        options["region"] = _region(file_address(address, ""), _bucket(parts))
     return pafs.S3FileSystem(
         **options,
         endpoint_override=endpoint,
@@ -134,6 +144,21 @@ def _s3(address: str, parts: SplitResult) -> pafs.S3FileSystem:
         # The other strategy, called standard, has a quota: after a hundred further attempts in a process it makes none.
         retry_strategy=pafs.AwsDefaultS3RetryStrategy(max_attempts=ATTEMPTS - 1),
     )
+
+
+def _region(place: str, bucket: str) -> str:
+    """Where a bucket is, which anybody may ask."""
+    for pause in REGION_PAUSES:
+        try:
+            return str(pafs.resolve_s3_region(bucket))
+        except OSError as error:
+            # What is no answer, such as a name server that does not know the store for a moment, says nothing of it.
+            if _meaning(error) or "not found" in str(error).lower():
+                raise
+            if pause is None:
+                raise RetryableError(f"{place}: its region cannot be looked up: {_one_line(error)}") from error
+            time.sleep(pause)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _gcs(address: str, parts: SplitResult) -> pafs.GcsFileSystem:

@@ -15,6 +15,7 @@ from rich.table import Table
 from jobs.cli import FAILED, MISTAKE, OK
 from jobs.compare import (
     as_json,
+    check_tolerances,
     compare,
     find_reruns,
     junit_cases,
@@ -69,6 +70,7 @@ def compare_command(
     if unreadable:
         click.echo(left_out_warning(unreadable), err=True)
     if found is None:
+        check_tolerances(tolerances, before)
         if junit is not None:
             write_junit(junit, "heatline compare", [])
         nothing = "nothing to compare with yet: no run of this job, and none with a figure in common, came before"
@@ -167,6 +169,8 @@ def _print_notes(console: Console, rerun: Rerun, hidden: int) -> None:
             if one.lost and one.after is not None
         ],
     )
+    if given_up := len(rerun.after.lost):
+        console.print(f"The second run gave up {given_up} unit{'s' if given_up > 1 else ''}; its page says which.")
     moved = max((one.retargeted for one in rerun.changes), default=0)
     if moved:
         console.print(f"Of up to {moved} samples another class is explained than before.")

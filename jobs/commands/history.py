@@ -6,6 +6,7 @@ import json
 import webbrowser
 from collections.abc import Iterable
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,7 +35,7 @@ def history(output: str, page: bool, show: bool, as_json: bool) -> None:
         place = opened.place(build_history(opened))
         click.echo(json.dumps({"page": place}) if as_json else place)
         if show:
-            webbrowser.open(place if "://" in place else f"file://{place}")
+            webbrowser.open(place if "://" in place else Path(place).absolute().as_uri())
         return
     names, unreadable = opened.runs(), list[str]()
     records = [_with_state(opened, record) for record in opened.records(names, unreadable.append)]

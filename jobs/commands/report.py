@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
+from pathlib import Path
 
 import click
 
@@ -28,4 +29,4 @@ def report(output: str, name: str | None, samples: int | None, show: bool, as_js
     place = opened.place(page)
     click.echo(json.dumps({"page": place}) if as_json else place)
     if show:
-        webbrowser.open(place if "://" in place else f"file://{place}")
+        webbrowser.open(place if "://" in place else Path(place).absolute().as_uri())

@@ -33,7 +33,7 @@ from jobs.progress import Progress
 from jobs.run import Result
 from jobs.run import run as run_job
 from jobs.spec import JobSpec, load_spec
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.filesystem import file_address
 from pipeline.store import open_output
 
@@ -85,12 +85,12 @@ def run(
             job = load_spec(spec, overrides)
             shown = Progress(None if log != STANDARD_ERROR else Console(quiet=True))
             result = run_job(job, load_profile(profile), shown, lines, fresh=fresh)
-        except (FatalError, RetryableError) as error:
+        except (FatalError, RetryableError, ShardError) as error:
             lines.say("refused", str(error), logging.ERROR)
             _refuse(job.name if job is not None else Path(spec).stem, str(error), notify, junit)
             if log != STANDARD_ERROR:
                 raise
-            return MISTAKE if isinstance(error, FatalError) else STOPPED
+            return STOPPED if isinstance(error, RetryableError) else MISTAKE
     page = file_address(job.output, result.page) if result.page else None
     if as_json:
         click.echo(json.dumps({**asdict(result), "output": job.output, "page": page}))
@@ -119,7 +119,7 @@ def _hand_on(job: JobSpec, result: Result, notify: str | None, junit: Path | Non
         if junit is not None:
             record = open_output(job.output).run(result.run)
             write_junit(junit, f"heatline run {result.run}", run_cases(record), record["started"])
-    except (FatalError, RetryableError) as error:
+    except (FatalError, RetryableError, ShardError) as error:
         click.echo(f"warning: not everybody was told: {plain(' '.join(str(error).split()))}", err=True)
 
 
@@ -148,6 +148,8 @@ def _advise(result: Result) -> None:
         click.echo(f"{plain(result.reason)}; {result.left} units are left. Go on with the same command:", err=True)
         click.echo(f"  {shlex.join(['heatline', *_again(sys.argv[1:], result)])}", err=True)
         return
+    if result.reason:
+        click.echo(plain(result.reason), err=True)
     for line in result.lost:
         click.echo(f"lost: {plain(line)}", err=True)
     if result.stranded:

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from pipeline.contracts import Config
 from pipeline.errors import FatalError
+from pipeline.filesystem import without_options
 from pipeline.models.build import check_name, published_weights
 
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".th")
@@ -110,7 +111,7 @@ class ModelConfig(Config):
 
     def weights_path(self) -> str | None:
         """The path or URI of the weights, where `weights` names a file; None otherwise."""
-        return self.weights if self.weights.lower().endswith(WEIGHT_FILES) else None
+        return self.weights if without_options(self.weights).lower().endswith(WEIGHT_FILES) else None
 
     def training_settings(self) -> TrainingConfig:
         """How to train under `weights: train`: the settings given, or the defaults."""

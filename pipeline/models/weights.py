@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline.errors import FatalError
-from pipeline.filesystem import open_filesystem, store_error
+from pipeline.filesystem import open_filesystem, store_error, without_options
 
 _NESTED = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -89,7 +89,7 @@ def read_weights(source: str | Path | bytes) -> Weights:
     if isinstance(source, bytes):
         return _parse_safetensors(source, "weights")
     content = _read_bytes(str(source))
-    if str(source).lower().endswith(".safetensors"):
+    if without_options(str(source)).lower().endswith(".safetensors"):
         return _parse_safetensors(content, str(source))
     return Weights(_parse_torch(content, str(source)), {}, str(source))
 

@@ -10,7 +10,7 @@ Verdict = Literal["better", "same", "worse", "unclear"]
 Pairing = Literal["same rows", "paired", "unpaired"]
 
 ROUNDING = 1e-5
-"""Share of a mean that other hardware or another batch may change by rounding alone; it is never called a change."""
+"""Share of a value that other hardware or another batch may change by rounding alone; it is never called a change."""
 
 FEWEST = 6
 """Samples from which on a change can be told: of five, all in one direction are no surprise (sign test, p = 0.06)."""
@@ -42,6 +42,7 @@ class Change:
         note: why it is not paired, where that may surprise.
         shared: samples that both runs looked at, with a value or without; 0 where that cannot be told.
         before_missing, after_missing: samples without a value: of the shared ones, else of the runs' own.
+        scale: mean size of the pairs' values, whatever their sign; 0 where unpaired.
         lost: whether the second run has no value where the first had one, or clearly fewer (`clear_loss`).
     """
 
@@ -67,6 +68,7 @@ class Change:
     shared: int = 0
     before_missing: int = 0
     after_missing: int = 0
+    scale: float = 0.0
     lost: bool = False
 
     @property
@@ -83,7 +85,7 @@ class Change:
             return "unclear" if self.tolerance is None else "worse"
         if self.low == self.high == 0:
             return "same"
-        rounding = ROUNDING * max(abs(self.before or 0), abs(self.after or 0))
+        rounding = ROUNDING * max(abs(self.before or 0), abs(self.after or 0), self.scale)
         if self.pairing == "unpaired" and self.difference is not None and abs(self.difference) <= rounding:
             return "same"
         if self.low is None or self.high is None or self.tolerance is None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.ranges import gaps
 from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
 from pipeline.store import Output
@@ -36,7 +37,7 @@ class Paired:
         retargeted: how many of those explain another class in the second run.
         shared: samples that both runs looked at, with a value or without.
         before_missing, after_missing: how many of those have none: the score is null, or the sample failed on its way
-            to it.
+            to it, or, in the second run, was given up.
     """
 
     values: NDArray[np.float64]
@@ -88,6 +89,8 @@ class Pairs:
                 return self._without_rows(f"the rows of the {which} run were computed again since")
             found.append((known, pa.concat_arrays([_array(table["id"]), *self._failures(run, one)]).unique()))
         (first, old_ids), (second, new_ids) = found
+        # What the second run gave up has neither a row nor a failure, and is lost all the same.
+        new_ids = pa.concat_arrays([new_ids, self._given_up(new)]).unique()
         shared = old_ids.filter(pc.is_in(old_ids, value_set=new_ids))
         if not len(shared):
             return Unpaired(NO_SAMPLE, apart=True)
@@ -121,6 +124,19 @@ class Pairs:
             kept = self._read[id(run)] = variant, run.output.read(path, 0, total, columns) if path else None
         table = kept[1]
         return None if table is None else table.filter(pc.equal(table["measure"].cast("string"), one.measure))
+
+    def _given_up(self, new: Summary) -> pa.Array:
+        """Ids of the samples that the second run was to score and did not come to."""
+        record, output = self.after.record, self.after.output
+        if not record.lost:
+            return pa.array([], pa.string())
+        # A data set loads torch, which a comparison of whole runs shall not wait for.
+        from pipeline.report.dataset import run_dataset  # noqa: PLC0415
+
+        path, total = record.scored[new.model, new.method, new.metric]
+        dataset = run_dataset(output, output.run(record.run))
+        left = gaps(output.parts(path), total)
+        return pa.array([one for start, stop in left for one in dataset.ids(start, stop)], pa.string())
 
     def _failures(self, run: Run, one: Summary) -> list[pa.Array]:
         """Ids of the samples that failed on the way to a figure: predicted, explained or scored."""

@@ -6,9 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
 from pipeline.noise import Noise
 from pipeline.record_shape import DEFAULT
-from pipeline.report.change import Change, clear_loss, unpaired_interval
+from pipeline.report.change import FEWEST, Change, clear_loss, unpaired_interval
 from pipeline.report.pair import NO_SAMPLE, Paired, Pairs, Run
 from pipeline.report.record import RunRecord
 from pipeline.stages.comparison import paired_intervals
@@ -16,6 +20,9 @@ from pipeline.stages.summarise import Summary
 
 # Settings that say how much is looked at, or how it is kept, and not what is measured.
 _NOT_OF_THE_MEASURE = {"samples", "methods", "repeats", "save_weights", "write_masked"}
+
+FEW = 50
+"""Pairs below which an interval is no narrower than Student's."""
 
 Key = tuple[str, str, str, str]
 """Model, method, metric and measure."""
@@ -169,8 +176,11 @@ def _compared(pairs: Pairs, old: Summary, new: Summary, tolerance: Mapping[str, 
         note = found.reason
     if old.mean is None or new.mean is None:
         return replace(one, lost=old.mean is not None, note=_no_value(one))
-    lost = clear_loss((old.missing, old.n + old.missing), (new.missing, new.n + new.missing))
-    one = replace(one, difference=new.mean - old.mean, note=note, lost=lost)
+    # Of what the second run gave up a record tells no more than that there are fewer samples.
+    given_up = max(0, old.n + old.missing - new.n - new.missing) if after.lost and new.over == "samples" else 0
+    gone = new.missing + given_up
+    lost = clear_loss((old.missing, old.n + old.missing), (gone, new.n + gone))
+    one = replace(one, after_missing=gone, difference=new.mean - old.mean, note=note, lost=lost)
     if old.low is None or old.high is None or new.low is None or new.high is None:
         return one
     low, high = unpaired_interval((old.mean, old.low, old.high), (new.mean, new.low, new.high))
@@ -185,7 +195,7 @@ def _paired(one: Change, found: Paired, seed: int) -> Change:
         # Without a value in the second run the first had some for other samples alone, or these have lost theirs.
         gone = one.after is None and found.before_missing < found.shared
         return replace(one, lost=lost or gone, note=_no_value(one) or "no sample has a value in both runs")
-    low, high = next(paired_intervals(found.values, [(1, 0)], Noise(seed).generator("bootstrap", "pairs")))
+    low, high = _interval(found.values, seed)
     return replace(
         one,
         pairing="paired",
@@ -194,8 +204,20 @@ def _paired(one: Change, found: Paired, seed: int) -> Change:
         low=low,
         high=high,
         retargeted=found.retargeted,
+        scale=float(np.abs(found.values).mean()),
         lost=lost,
     )
+
+
+def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """95 % interval of the mean difference of pairs: `paired_intervals`; of few, Student's where that is wider."""
+    low, high = next(paired_intervals(values, [(1, 0)], Noise(seed).generator("bootstrap", "pairs")))
+    if FEWEST <= len(values) < FEW:
+        # The percentiles of a few pairs are too narrow: of six that differ by chance they call 1 in 7 a change.
+        differences = values[:, 1] - values[:, 0]
+        spread = float(differences.std(ddof=1)) / len(values) ** 0.5 * float(stdtrit(len(values) - 1, 0.975))
+        low, high = min(low, float(differences.mean()) - spread), max(high, float(differences.mean()) + spread)
+    return low, high
 
 
 def _no_value(one: Change) -> str:

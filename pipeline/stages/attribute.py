@@ -163,7 +163,7 @@ def _explained(
 def _selected(around: Surroundings, variant: Variant, unit: Unit) -> list[dict[str, Any]]:
     """The rows of the model's own predictions for the samples that are to be explained."""
     tables = {
-        read.variant: around.output.read(read.variant, unit.start, unit.stop)
+        read.variant: around.output.read_all(read.variant, unit.start, unit.stop)
         for read in variant.reads
         if read.variant.startswith("predictions/")
     }
@@ -173,6 +173,6 @@ def _selected(around: Surroundings, variant: Variant, unit: Unit) -> list[dict[s
     kept = set(own["position"].to_pylist())
     if around.job.dataset.select != "all":
         for table in tables.values():
-            correct = table.filter(table["correct"])["position"].to_pylist() if table is not None else []
+            correct = table.filter(table["correct"])["position"].to_pylist()
             kept &= set(correct)
     return [row for row in own.to_pylist() if row["position"] in kept]

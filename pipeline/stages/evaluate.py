@@ -84,9 +84,7 @@ class Evaluate:
             looked_at = chosen[(chosen >= unit.start) & (chosen < unit.stop)]
         # No more than the stretch that is looked at: of a large data set a few maps are wanted from here and there.
         start, stop = (int(looked_at[0]), int(looked_at[-1]) + 1) if len(looked_at) else (unit.start, unit.start + 1)
-        table = around.output.read(str(variant.map_variant), start, stop)
-        if table is None:
-            raise ShardError(f"{variant.path}: no maps for positions {unit.start} to {unit.stop}")
+        table = around.output.read_all(str(variant.map_variant), start, stop)
         if metric.samples is not None:
             table = table.filter(pa.array(np.isin(table["position"].to_numpy(), looked_at)))
         images = around.images(variant.split)

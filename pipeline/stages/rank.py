@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ShardError
 from pipeline.reduction import pixel_ranks
 from pipeline.stages.column import stored_tensor, tensor_array
 from pipeline.stages.stage import Outcome, Surroundings
@@ -44,9 +43,7 @@ class Rank:
 
     def load(self, around: Surroundings, variant: Variant, unit: Unit) -> Mapped:
         """The unit's committed maps."""
-        table = around.output.read(str(variant.map_variant), unit.start, unit.stop)
-        if table is None:
-            raise ShardError(f"{variant.path}: no maps for positions {unit.start} to {unit.stop}")
+        table = around.output.read_all(str(variant.map_variant), unit.start, unit.stop)
         return Mapped(tuple(table["position"].to_pylist()), tuple(table["id"].to_pylist()), stored_tensor(table["map"]))
 
     def compute(self, around: Surroundings, variant: Variant, inputs: Mapped) -> Outcome:
@@ -78,9 +75,7 @@ def stored_ranks(output: Output, variant: str, start: int, stop: int) -> tuple[N
     """Committed ranks of positions start to stop − 1: those positions that have some, and (n, H, W) int32.
 
     Raises:
-        ShardError: nothing is committed there.
+        ShardError: not all of them are committed.
     """
-    table = output.read(variant, start, stop)
-    if table is None:
-        raise ShardError(f"{variant}: no ranks for positions {start} to {stop}")
+    table = output.read_all(variant, start, stop)
     return table["position"].to_numpy(), stored_tensor(table["ranks"]).to(torch.int32)

@@ -58,8 +58,7 @@ class Segment:
 
 def segmented_positions(output: Output, variant: str, unit: Unit) -> set[int]:
     """The positions of a unit that have superpixels."""
-    table = output.read(variant, unit.start, unit.stop, ["position"])
-    return set() if table is None else set(table["position"].to_pylist())
+    return set(output.read_all(variant, unit.start, unit.stop, ["position"])["position"].to_pylist())
 
 
 def stored_superpixels(output: Output, variant: str, unit: Unit, positions: list[int]) -> Tensor:
@@ -68,9 +67,7 @@ def stored_superpixels(output: Output, variant: str, unit: Unit, positions: list
     Raises:
         ShardError: they are not there.
     """
-    table = output.read(variant, unit.start, unit.stop)
-    if table is None:
-        raise ShardError(f"{variant}: no superpixels for positions {unit.start} to {unit.stop}")
+    table = output.read_all(variant, unit.start, unit.stop)
     row_of = {position: row for row, position in enumerate(table["position"].to_pylist())}
     if missing := [position for position in positions if position not in row_of]:
         raise ShardError(f"{variant}: position {missing[0]} could not be decoded for superpixels and can be now")
