@@ -11,6 +11,7 @@ from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.desk import Desk
 from cluster.executor import Event, EventKind, Pool, Watch
 from cluster.isolation import Isolation, Verdict
+from cluster.outage import Outage
 from cluster.queue import UnitQueue
 from pipeline.credential import without_credentials
 from pipeline.errors import FatalError, RetryableError, ShardError
@@ -20,6 +21,7 @@ from pipeline.stages.variant import Unit
 NODES_LOST = 10
 # Where so many units of a variant brought their workers down and none was ever done, no further one is tried.
 HOPELESS = 3
+_LOOK_SECONDS = 1.0  # between looks at workers that have nothing to do
 
 
 def drive(
@@ -35,7 +37,9 @@ def drive(
 
     A unit whose attempt failed is tried again alone on a worker: where one unit brings its worker down, those beside
     it lose an attempt once and not each time. One that brings it down again and again is cut until the guilty sample
-    is found; see `Isolation`. Units of a worker that left with its node go back to the queue as if never taken.
+    is found; see `Isolation`. Where one unit after the other fails for a passing reason, such as a store that does not
+    answer, no new ones are handed out for a while, and in the end the job stops: none of them is given up. Units of a
+    worker that left with its node go back to the queue as if never taken.
 
     Args:
         pool: the workers.
@@ -48,15 +52,20 @@ def drive(
 
     Raises:
         FatalError: raised by a worker, or every unit left waits for something that nothing makes.
+        RetryableError: units fail one after the other for a reason that is none of them.
     """
     desk = Desk(pool, queue, watch, in_flight, clock)
-    settlement = _Settlement(queue, desk, watch, retries)
+    settlement = _Settlement(queue, desk, watch, retries, Outage(clock))
     while len(queue):
         pool.adapt(desk.useful())
         desk.note_workers()
-        desk.hand_out()
-        if not desk.busy.total() and pool.workers() and not queue.wait_for_others():
-            raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
+        if rest := settlement.outage.rest:
+            if not desk.busy.total():
+                time.sleep(min(rest, _LOOK_SECONDS))
+        else:
+            desk.hand_out()
+            if not desk.busy.total() and pool.workers() and not queue.wait_for_others():
+                raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
         if hung_after is not None:
             desk.end_hung(hung_after)
         for attempt in pool.wait():
@@ -72,7 +81,8 @@ def drive(
 class _Settlement:
     """What follows from the end of an attempt."""
 
-    def __init__(self, queue: UnitQueue, desk: Desk, watch: Watch, retries: int) -> None:
+    def __init__(self, queue: UnitQueue, desk: Desk, watch: Watch, retries: int, outage: Outage) -> None:
+        self.outage = outage
         self._queue = queue
         self._desk = desk
         self._watch = watch
@@ -93,6 +103,7 @@ class _Settlement:
         elif error is None and order.task == "look":
             self._carry_out(attempt, self._isolation.after_look(unit))
         elif error is None:
+            self.outage.note_success()
             self._queue.done(unit)
             self._tell("done", attempt)
         elif isinstance(error, FatalError):
@@ -106,12 +117,23 @@ class _Settlement:
         elif isinstance(error, WorkerDiedError | WorkerGoneError):
             died = error if isinstance(error, WorkerDiedError) else WorkerDiedError(str(error))
             self._carry_out(attempt, self._isolation.after_death(order, died))
-        elif isinstance(error, RetryableError) and self._failed[unit] < self._retries:
-            self._failed[unit] += 1
-            self._desk.suspects.append(order)
-            self._tell("again", attempt, _one_line(error))
+        elif isinstance(error, RetryableError):
+            self._after_passing_failure(attempt, error)
         else:
             self._lose(attempt, _one_line(error))
+
+    def _after_passing_failure(self, attempt: Attempt, error: RetryableError) -> None:
+        unit = attempt.order.unit
+        self.outage.note_failure(unit)
+        tired = self._failed[unit] >= self._retries
+        if self.outage.is_general and (tired or self.outage.lasts_long):
+            raise RetryableError(f"one unit after the other fails: {_one_line(error)}") from error
+        if tired:
+            self._lose(attempt, _one_line(error))
+            return
+        self._failed[unit] += 1
+        self._desk.suspects.append(attempt.order)
+        self._tell("again", attempt, _one_line(error))
 
     def _carry_out(self, attempt: Attempt, verdict: Verdict) -> None:
         for order in verdict.orders:

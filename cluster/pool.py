@@ -21,7 +21,7 @@ from ray.exceptions import (
 
 from cluster.actors import UnitActor
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
-from cluster.capacity import check_room, room, shortage
+from cluster.capacity import check_room, free_room, room, shortage
 from cluster.code import code_digest, code_place
 from cluster.memory import KEEP_FREED_MEMORY
 from cluster.need import Need
@@ -31,6 +31,7 @@ from pipeline.errors import FatalError, RetryableError
 from pipeline.stages.variant import Job
 
 START_SECONDS = 180.0  # an actor that has its resources is up by then
+SLOW_SECONDS = 30.0  # most are up by then; of those that are not something is said
 IDLE_SECONDS = 60.0  # workers without work for so long are given back
 ROOM_SECONDS = 5.0  # between looks at how much the cluster holds
 FALSE_STARTS = 3  # workers that die one after the other while they start
@@ -106,7 +107,10 @@ class ActorPool:
             FatalError: none can start.
             RetryableError: they do not come.
         """
-        began, told = time.monotonic(), False
+        began = time.monotonic()
+        quiet_until = SLOW_SECONDS
+        if self._profile.wait_s and free_room(Need.of(self._profile)) < self._least:
+            quiet_until = 0.0
         while len(self._up) < self._least:
             self.adapt(useful)
             for _ in self.wait():
@@ -117,9 +121,10 @@ class ActorPool:
             if waited > START_SECONDS + self._profile.wait_s:
                 short = shortage(self._profile, self._least)
                 raise RetryableError(f"workers did not come within {waited:.0f} s: {short}")
-            if self._profile.wait_s and not told and room(Need.of(self._profile)) < self._least:
-                told = True
-                waiting(f"waiting up to {self._profile.wait_s:g} s: {shortage(self._profile, self._least)}")
+            if waited >= quiet_until:
+                quiet_until = float("inf")
+                most = START_SECONDS + self._profile.wait_s
+                waiting(f"waiting up to {most:g} s for workers: {shortage(self._profile, self._least)}")
 
     def workers(self) -> Sequence[Hashable]:
         """See `Pool`."""
@@ -203,7 +208,8 @@ class ActorPool:
         try:
             introduction = ray.get(handle)
         except RayTaskError as error:
-            if isinstance(error.cause, FatalError):
+            # Beside workers that are at work it is the node that lacks something, such as the mount of a folder.
+            if isinstance(error.cause, FatalError) and not self._up:
                 raise error.cause from error
             reason = " ".join(str(error.cause).split())
             self._note_false_start(reason, error, again=isinstance(error.cause, RetryableError))

@@ -53,7 +53,8 @@ class Head:
     def __init__(self, address: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._host, _, port = address.rpartition(":")
         self._port, self._clock = int(port), clock
-        self._looked = self._heard = clock()
+        self._looked = clock()
+        self._silent_since: float | None = None
         self.is_gone = False
 
     def check(self) -> None:
@@ -64,14 +65,18 @@ class Head:
         """
         if self._clock() - self._looked < LOOK_EVERY:
             return
+        asked = self._clock()
         trouble, self._looked = _trouble(self._host, self._port, 1.0), self._clock()
         if not trouble:
-            self._heard = self._looked
-        elif self._looked - self._heard > SILENCE:
+            self._silent_since = None
+            return
+        # Of the time before, in which nobody asked (a suspended machine, a slow store), nothing is known.
+        self._silent_since = asked if self._silent_since is None else self._silent_since
+        if self._looked - self._silent_since > SILENCE:
             self.is_gone = True
             raise RetryableError(
                 f"the head of the Ray cluster, {self._host}:{self._port}, has not answered for "
-                f"{self._looked - self._heard:.0f} s ({trouble})"
+                f"{self._looked - self._silent_since:.0f} s ({trouble})"
             )
 
 

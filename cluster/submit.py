@@ -26,7 +26,14 @@ from pipeline.suggestion import did_you_mean
 STOP_SECONDS = 60
 """What a job gets to write its record after it was told to stop; Ray's own 3 seconds are not enough for that."""
 
-_LOST_SECONDS = 60.0
+LOST_SECONDS = 60.0
+"""For so long the cluster may not answer while a job is followed."""
+
+QUIET_SECONDS = 60.0
+"""After so long without a word of a job it is looked up whether it goes on."""
+
+_LOST = (aiohttp.ClientError, OSError, RuntimeError, RetryableError)
+"""What a lost connection raises; `OSError` takes in that time is up."""
 
 
 class Jobs:
@@ -124,27 +131,42 @@ class Jobs:
         """What a job prints, from its beginning to its end, in pieces as they come.
 
         Raises:
-            RetryableError: the cluster did not answer for a minute; the job may go on.
+            RetryableError: the cluster did not answer for a minute, or has forgotten the job; it may go on.
         """
-        shown, heard = 0, time.monotonic()
+        shown, lost_since = 0, None
         with asyncio.Runner() as runner:
             while True:
-                reached = 0
+                reached, broken = 0, False
                 try:
                     for piece in _pieces(runner, self._client.tail_job_logs(identifier)):
                         reached += len(piece)
-                        heard = time.monotonic()
                         if reached > shown:
                             # After a lost connection it begins anew.
                             yield piece[len(piece) - (reached - shown) :]
                             shown = reached
-                    if self.find(identifier).has_ended:
-                        return
-                except (aiohttp.ClientError, OSError, RuntimeError, RetryableError) as error:
-                    if time.monotonic() - heard > _LOST_SECONDS:
-                        told = " ".join(str(error).split())
-                        raise RetryableError(f"{self.address}: the connection was lost: {told}") from error
+                except _LOST:
+                    # Lost, or silent for so long that it may be: the job's state tells.
+                    broken = True
+                try:
+                    over, lost_since = self._is_over(identifier), None
+                except RetryableError as error:
+                    lost_since = time.monotonic() if lost_since is None else lost_since
+                    if time.monotonic() - lost_since > LOST_SECONDS:
+                        raise RetryableError(f"the connection was lost: {error}") from error
+                    over = False
+                if over and broken:
+                    with suppress(FatalError, RetryableError):
+                        yield self.logs(identifier)[shown:]
+                if over:
+                    return
                 time.sleep(1)
+
+    def _is_over(self, identifier: str) -> bool:
+        """Whether a job that there was has ended."""
+        for one in self._everything():
+            if one.id == identifier:
+                return one.has_ended
+        raise RetryableError(f"the cluster knows of no job '{identifier}' any more; has it begun anew?")
 
     def stop(self, identifier: str) -> tuple[Submission, bool]:
         """Have a job stop, and wait until it has.
@@ -183,10 +205,14 @@ class Jobs:
 
 
 def _pieces(runner: asyncio.Runner, tail: AsyncIterator[str]) -> Iterator[str]:
-    """An asynchronous iterator's items, one at a time; Ctrl-C ends the waiting."""
+    """An asynchronous iterator's items, one at a time; Ctrl-C ends the waiting.
+
+    Raises:
+        TimeoutError: nothing came for a while.
+    """
 
     async def following() -> str | None:
-        return await anext(tail, None)
+        return await asyncio.wait_for(anext(tail, None), QUIET_SECONDS)
 
     while (piece := runner.run(following())) is not None:
         yield piece

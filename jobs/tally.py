@@ -110,10 +110,15 @@ class Tally:
             # Since the first unit was handed out, where that is less than a minute ago.
             span = min(RECENT, now - self._first) if self._first is not None else 0.0
             return tuple(
-                StageProgress(stage=stage, **vars(self._counts[stage]), samples_per_second=self._speed(stage, span))
+                StageProgress(stage=stage, **self._counted(stage), samples_per_second=self._speed(stage, span))
                 for stage in STAGES
                 if stage in self._counts
             )
+
+    def _counted(self, stage: str) -> dict[str, int]:
+        count = self._counts[stage]
+        # Of a unit of which another run did a part the pieces are counted.
+        return vars(count) | {"units": max(count.units, count.reused + count.done + count.lost)}
 
     def _speed(self, stage: str, span: float) -> float | None:
         samples = sum(count for _, name, count in self._recent if name == stage)

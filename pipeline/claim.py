@@ -83,10 +83,15 @@ class Claims:
             self._write()
             self._look()
         self._thread.start()
-        with suppress(FatalError):
-            self._await_clearing()
-            if not self._neighbours:
-                self._clean()
+        try:
+            with suppress(FatalError):
+                self._await_clearing()
+                if not self._neighbours:
+                    self._clean()
+        except BaseException:
+            # A signal while this run waited: nobody else would end it.
+            self._end()
+            raise
         # What ended before now is in the plan, which is made from here on.
         self.shared = bool(self._neighbours)
         return self
@@ -106,10 +111,15 @@ class Claims:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End: nothing is held any more."""
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
         self._thread.join()
         with suppress(FatalError, RetryableError), self._guard:
             self.give_all_back()
+            if self._leftover:
+                return  # the store does not answer; without a sign of life they soon do not count
             self._look()
             if self._neighbours:
                 # Who began while this run was at work has to learn that what it planned may be done by now.
@@ -183,8 +193,9 @@ class Claims:
     def give_all_back(self) -> None:
         """Nothing that is held can be worked on now."""
         with self._guard:
-            for stretch in list(self._held):
-                self.give_back(stretch)
+            self._leftover |= {Claim.of(stretch).file(self.run) for stretch in self._held}
+            self._held.clear()
+            self._remove_leftover()
 
     def give_sign(self) -> None:
         """A sign of life. After too long without one, others may have taken what was held: it has to be taken anew."""
@@ -193,8 +204,7 @@ class Claims:
             if expired:
                 self.shared = True
                 self.give_all_back()
-            for name in list(self._leftover):
-                self._remove(name)
+            self._remove_leftover()
             if expired and self._leftover:
                 return  # with a sign of life they would count again
             self._tell()
@@ -236,9 +246,14 @@ class Claims:
     def _remove(self, name: str) -> None:
         """Take a file of this run away, now or with one of the next signs of life."""
         self._leftover.add(name)
+        self._remove_leftover()
+
+    def _remove_leftover(self) -> None:
+        """Take away what is to be, as long as the store answers: each call to one that does not takes half a minute."""
         with suppress(FatalError, RetryableError):
-            self._folder.remove(f"{CLAIMS}/{name}")
-            self._leftover.discard(name)
+            for name in list(self._leftover):
+                self._folder.remove(f"{CLAIMS}/{name}")
+                self._leftover.discard(name)
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every):

@@ -11,10 +11,12 @@ import json
 import os
 import re
 import socket
+import uuid
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Self
 
 from pipeline.files import Folder
@@ -96,7 +98,7 @@ def sign_file(run: str) -> str:
 
 def sign(*, ended: bool, clearing: bool) -> bytes:
     """What the sign of life of a run in this process holds."""
-    said = {"host": socket.gethostname(), "process": os.getpid(), "ended": ended, "clearing": clearing}
+    said = {"place": _place(), "process": os.getpid(), "ended": ended, "clearing": clearing}
     return json.dumps(said).encode()
 
 
@@ -154,10 +156,10 @@ class Neighbours:
         """A run by its sign of life; None where it is not at work any more."""
         try:
             said = self._sign(run, written, now)
-            ended, clearing, place, process = said["ended"], said["clearing"], said["host"], int(said["process"])
+            ended, clearing, place, process = said["ended"], said["clearing"], said["place"], int(said["process"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None  # it has ended since the listing, or is no file of this program
-        killed = place == socket.gethostname() and not _is_running(process)
+        killed = place == _place() != "" and not _is_running(process)
         return None if ended or killed or now - written > EXPIRED else Neighbour(run, bool(clearing), claims)
 
     def _sign(self, run: str, written: float, now: float) -> Mapping[str, Any]:
@@ -166,6 +168,21 @@ class Neighbours:
         if known is None or known[0] != written or now - written < _WHOLE_SECONDS:
             known = self._said[run] = (written, json.loads(self._folder.read_bytes(f"{CLAIMS}/{sign_file(run)}")))
         return known[1]
+
+
+@lru_cache(maxsize=1)
+def _place() -> str:
+    """Where the numbers of processes mean what they do here; empty where that cannot be told.
+
+    Machines and containers may share a name, and containers a machine.
+    """
+    if not Path("/proc/self").exists():
+        return f"{socket.gethostname()}/{uuid.getnode():x}"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
 
 
 def _is_running(process: int) -> bool:

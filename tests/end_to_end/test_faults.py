@@ -120,7 +120,7 @@ def test_a_committed_part_that_the_disk_lost_is_named_and_computed_anew_without_
     if fault == "cut off":
         part.write_bytes(content[:-100])
     capsys.readouterr()
-    assert main([*command, "--set", "report.samples=2"]) == STOPPED
+    assert main([*command, "--set", "report.samples=2"]) == FAILED
     (told,) = [line for line in capsys.readouterr().err.splitlines() if part.name in line]
     marker = scores / "_committed" / part.name.removeprefix("part-").replace("parquet", "json")
     assert f"remove {marker.name} from {marker.parent}," in told

@@ -45,6 +45,12 @@ def test_a_difference_that_rounding_makes_is_none() -> None:
     assert replace(CHANGE, low=-1.2 * size, high=-1.1 * size).verdict == "worse"
 
 
+def test_rounding_is_of_the_values_where_their_mean_is_near_zero() -> None:
+    one = replace(CHANGE, before=1e-4, after=1e-4, low=-5e-8, high=-1e-8)
+    assert one.verdict == "worse"
+    assert replace(one, scale=0.3).verdict == "same"
+
+
 def test_five_samples_tell_nothing_and_six_do() -> None:
     assert replace(CHANGE, pairs=FEWEST - 1).verdict == "unclear"
     assert replace(CHANGE, pairs=FEWEST).verdict == "worse"

@@ -17,7 +17,7 @@ import pytest
 from pipeline import claim
 from pipeline.claim import Claims
 from pipeline.errors import FatalError, RetryableError
-from pipeline.neighbour import CLAIMS, EXPIRED, Stretch
+from pipeline.neighbour import CLAIMS, EXPIRED, Stretch, sign
 from pipeline.noise import Noise
 from pipeline.store import Output, open_output
 
@@ -38,7 +38,7 @@ def write(
     output: Output,
     run: str,
     *claimed: Stretch,
-    host: str = "elsewhere",
+    place: str = "elsewhere",
     process: int = 1,
     silent: float = 0,
     **said: object,
@@ -47,7 +47,7 @@ def write(
     folder = Path(output.uri) / CLAIMS
     folder.mkdir(exist_ok=True)
     files = [folder / f"{run}.json"]
-    content = {"host": host, "process": process, "ended": False, "clearing": False, **said}
+    content = {"place": place, "process": process, "ended": False, "clearing": False, **said}
     files[0].write_text(json.dumps(content))
     for stretch in claimed:
         key = hashlib.sha256(stretch.subject.encode()).hexdigest()[:16]
@@ -131,12 +131,22 @@ def test_a_run_that_was_killed_here_loses_its_claims_at_once(output: Output) -> 
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     with claims(output) as mine:
-        here = socket.gethostname()
-        write(output, "1", FIRST, host=here, process=process.pid)
+        here = json.loads(sign(ended=False, clearing=False))["place"]
+        write(output, "1", FIRST, place=here, process=process.pid)
         assert mine.take(FIRST)
         mine.give_back(FIRST)
-        write(output, "2", FIRST, host=here, process=os.getpid())
+        write(output, "2", FIRST, place=here, process=os.getpid())
         assert not mine.take(FIRST), "that one lives"
+
+
+@pytest.mark.parametrize("where", [socket.gethostname(), "", "another-boot/pid:[1]"])
+def test_that_a_process_is_not_there_tells_nothing_of_a_run_elsewhere(output: Output, where: str) -> None:
+    """Machines share names, and containers number their processes themselves."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with claims(output) as mine:
+        write(output, "1", FIRST, place=where, process=process.pid)
+        assert not mine.take(FIRST)
 
 
 @pytest.mark.parametrize(("silent", "taken"), [(EXPIRED + 2, True), (EXPIRED - 20, False)])
@@ -289,9 +299,43 @@ def test_what_ended_before_the_plan_costs_nothing_later(output: Output) -> None:
         assert not mine.shared and output.names(CLAIMS) == [f"{mine.run}.json"]
 
 
+def test_a_store_that_does_not_answer_is_asked_once_when_all_is_given_back(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call to an object store that is silent takes half a minute, and a run may hold many stretches."""
+    asked: list[str] = []
+
+    def silent(self: Output, name: str) -> None:
+        asked.append(name)
+        raise RetryableError("no answer")
+
+    with claims(output) as mine:
+        assert all(mine.take(Stretch("predictions/model=m-1", start, start + 8)) for start in range(0, 80, 8))
+        monkeypatch.setattr(Output, "remove", silent)
+        mine.give_all_back()
+        assert len(asked) == 1 and not mine._held
+        mine.give_sign()
+        assert len(asked) == 2
+    assert len(asked) == 3
+
+
+def test_a_signal_while_another_run_clears_ends_the_claims(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(output, "1", clearing=True)
+
+    def signalled(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(claim.time, "sleep", signalled)
+    mine = claims(output)
+    with pytest.raises(KeyboardInterrupt):
+        mine.__enter__()
+    assert not mine._thread.is_alive()
+    assert json.loads((Path(output.uri) / CLAIMS / f"{mine.run}.json").read_text())["ended"]
+
+
 def test_a_file_that_is_no_claim_is_nobody(output: Output) -> None:
     with claims(output) as mine:
-        for number, text in enumerate(("", "[]", "{}", '{"host": "x"}')):
+        for number, text in enumerate(("", "[]", "{}", '{"place": "x"}')):
             (sign, _) = write(output, str(number), FIRST)
             sign.write_text(text)
         assert mine.take(FIRST)

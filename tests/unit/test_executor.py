@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.drive import NODES_LOST, drive
 from cluster.executor import Event
 from cluster.isolation import LAST_TRIES
+from cluster.outage import FIRST_REST, LONGEST, LONGEST_REST, Outage
 from cluster.queue import UnitQueue
 from pipeline.contracts import Cost
 from pipeline.errors import FatalError, RetryableError, ShardError
@@ -84,7 +86,9 @@ class FakePool:
                 self.flying[worker] = []
                 self.deaths += 1
                 return [Attempt(worker, order, None, self.death()) for order in orders]
-        worker = next(worker for worker, orders in self.flying.items() if orders)
+        worker = next((worker for worker, orders in self.flying.items() if orders), None)
+        if worker is None:
+            return []
         order = self.flying[worker].pop(0)
         if order.unit in self.errors:
             return [Attempt(worker, order, None, self.errors[order.unit])]
@@ -193,6 +197,81 @@ def test_an_image_that_ends_the_process_is_named_as_such_by_every_stage_that_cam
         Unit(path, 9, 10) for path in stages
     }
     assert set(pool.given_up.values()) == {UNREADABLE}
+
+
+class Failing(FakePool):
+    """Storage fails a number of times, whatever the unit."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    def wait(self) -> Iterable[Attempt]:
+        if not self.times or not any(self.flying.values()):
+            return super().wait()
+        self.times -= 1
+        worker = next(worker for worker, orders in self.flying.items() if orders)
+        return [Attempt(worker, self.flying[worker].pop(0), None, RetryableError("no answer"))]
+
+
+class Clock:
+    """Time that passes while somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr("cluster.drive.time", SimpleNamespace(sleep=self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(1, 0.0), (5, 0.25), (7, 0.75)])
+def test_a_store_that_does_not_answer_for_a_while_costs_time_and_no_unit(
+    times: int, seconds: float, clock: Clock
+) -> None:
+    pool, queue = Failing(times), UnitQueue(variants(), {})
+    drive(pool, queue, lambda event: None, in_flight=2, retries=3, clock=clock)
+    assert pool.covered("p") == pool.covered("a") == list(range(8)) and not queue.lost
+    assert clock.now == seconds
+
+
+@pytest.mark.parametrize("retries", [0, 3, 1000])
+def test_a_store_that_never_answers_stops_the_job_and_gives_up_no_unit(retries: int, clock: Clock) -> None:
+    pool, queue = Failing(10**6), UnitQueue(variants(1000), {})
+    with pytest.raises(RetryableError, match="one unit after the other fails: no answer"):
+        drive(pool, queue, lambda event: None, in_flight=2, retries=retries, clock=clock)
+    assert len(queue.lost) <= 2, "of which nobody could tell yet that it was not theirs"
+    assert clock.now < LONGEST + 2 * LONGEST_REST and (not retries or clock.now > LONGEST_REST)
+
+
+def test_a_unit_that_alone_fails_each_time_is_given_up(clock: Clock) -> None:
+    pool, queue = FakePool(errors={POISON: RetryableError("no answer")}), UnitQueue(variants(), {})
+    drive(pool, queue, lambda event: None, in_flight=2, retries=3, clock=clock)
+    assert queue.lost == {POISON: "no answer"} and queue.stranded == {Unit("a", 2, 3)}
+
+
+def test_rests_grow_as_long_as_nothing_is_done() -> None:
+    now = 0.0
+    outage = Outage(lambda: now)
+    grown = []
+    for number in range(9):
+        outage.note_failure(Unit("p", number % 2, number % 2 + 1))
+        grown.append(outage.rest)
+        now += outage.rest
+    assert grown == [FIRST_REST * 2**number for number in range(7)] + [LONGEST_REST] * 2
+    assert not outage.is_general, "two units are not many"
+    outage.note_failure(Unit("p", 2, 3))
+    assert outage.is_general
+    outage.note_success()
+    assert outage.rest == 0 and not outage.is_general
 
 
 def test_where_every_sample_is_deadly_a_bounded_number_of_workers_dies() -> None:

@@ -10,13 +10,18 @@ from xml.etree import ElementTree
 
 import pyarrow as pa
 import pytest
-from synthetic_rerun import FIRST, SECOND, compared, only, two, values, write_rerun
+from synthetic_rerun import FIRST, SECOND, compared, only, opened, two, values, write_rerun
 
 from jobs.cli import FAILED, OK, main
 from jobs.notify import run_message
+from jobs.plan import cached_index, index_name
 from jobs.run import Result
+from pipeline.data import build_index
+from pipeline.data.dataset import Dataset
+from pipeline.data.digits import Digits
 from pipeline.part import Failed
 from pipeline.report.change import FEWEST, MISSING, clear_loss
+from pipeline.report.rerun import compare_runs
 from pipeline.stages.summarise import Summary
 from pipeline.store import Output
 
@@ -203,3 +208,26 @@ def test_what_has_no_value_without_being_worse_is_skipped_in_junit(tmp_path: Pat
     assert main(["compare", before.uri, after.uri, "--junit", str(tmp_path / "a.xml")]) == OK
     (case,) = ElementTree.parse(tmp_path / "a.xml").iter("testcase")
     assert (case[0].tag, case[0].attrib["message"]) == ("skipped", "no value → 0.483: no value in the first run")
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_samples_of_units_that_were_given_up_count_as_lost(committed: bool, tmp_path: Path) -> None:
+    """They have neither a row nor a failure; which they are the data set's list tells."""
+    config = Digits()
+    names = Dataset(config, build_index(config), 0).ids(0, 40)
+    found = dict(zip(names, values(40).values(), strict=True))
+    left = {name: found[name] for name in names[:30]}
+    path = "scores/model=net/method=agi/metric=deletion-f0"
+    lost = {"variant": path, "start": 30, "stop": 40, "reason": "crashed"}
+    facts = {"lost": [lost], "seed": 0, "index": index_name(config), "dataset": config.model_dump()}
+    before, after = two(tmp_path, found, left, **facts)
+    cached_index(after, config)
+    record = after.run(SECOND)
+    (entry,) = record["variants"]
+    after.write_bytes(f"runs/{SECOND}.json", json.dumps(record | {"variants": [entry | {"total": 40}]}).encode())
+    if not committed:
+        after.forget(path)
+    one = only(compared(before, after, {"default": 0.5}))
+    assert (one.after_missing, one.verdict, one.pairing) == (10, "worse", "paired" if committed else "unpaired")
+    earlier = only(compare_runs(opened(after, SECOND), opened(before, FIRST), {"default": 0.5}))
+    assert (earlier.lost, earlier.verdict) == (False, "same"), "the first run's losses are no regression"

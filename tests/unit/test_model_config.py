@@ -20,7 +20,9 @@ def test_id_that_cannot_be_a_folder_is_refused(identifier: str) -> None:
         ModelConfig(name="resnet18", weights="random", id=identifier)
 
 
-@pytest.mark.parametrize("weights", ["a/b.safetensors", "s3://bucket/b.pth", "b.PT", "b.th"])
+@pytest.mark.parametrize(
+    "weights", ["a/b.safetensors", "s3://bucket/b.pth", "s3://bucket/b.pt?region=eu-west-1", "b.PT", "b.th"]
+)
 def test_a_file_ending_makes_weights_a_path(weights: str) -> None:
     assert ModelConfig(name="resnet18", weights=weights).weights_path() == weights
 

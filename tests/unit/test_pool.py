@@ -203,7 +203,12 @@ def test_a_worker_whose_program_lacks_something_says_what_and_none_is_asked_for_
 
 
 @pytest.mark.parametrize(
-    "error", [ActorDiedError(), RayTaskError("introduce", "a trace", RetryableError("the store does not answer"))]
+    "error",
+    [
+        ActorDiedError(),
+        RayTaskError("introduce", "a trace", RetryableError("the store does not answer")),
+        RayTaskError("introduce", "a trace", FatalError("/shared/out: no heatline output here")),
+    ],
 )
 def test_workers_that_do_not_start_beside_others_are_told_of_and_asked_for_later(
     start: Start, error: Exception
@@ -325,7 +330,25 @@ def test_it_waits_when_told_to_and_says_for_what(start: Start) -> None:
 
     pool.gather(10, say)
     assert pool.workers() == (0, 1)
-    assert lines == ["waiting up to 600 s: 2 workers of 1 CPU needed; the cluster has 0 CPU, of which 0 CPU free"]
+    needed = "2 workers of 1 CPU needed; the cluster has 0 CPU, of which 0 CPU free"
+    assert lines == [f"waiting up to {600 + START_SECONDS:g} s for workers: {needed}"]
+
+
+def test_it_says_so_where_others_use_all_that_there_is(start: Start) -> None:
+    ray, pool = start(Profile(workers=1, wait_s=600.0), "one")
+    ray.free = {"one": {"CPU": 0.0, "memory": 0.0}}
+    lines: list[str] = []
+    with pytest.raises(RetryableError):
+        pool.gather(10, lambda line: lines.append(f"{ray.now:g} {line}"))
+    assert len(lines) == 1 and lines[0].startswith("1 waiting up to 780 s for workers: 1 worker of 1 CPU needed")
+
+
+def test_a_worker_that_takes_long_to_start_is_told_of_once(start: Start) -> None:
+    ray, pool = start(Profile(workers=1), "one")
+    lines: list[str] = []
+    with pytest.raises(RetryableError):
+        pool.gather(10, lambda line: lines.append(f"{ray.now:g} {line}"))
+    assert len(lines) == 1 and lines[0].startswith("30 waiting up to 180 s for workers:")
 
 
 def test_it_waits_no_longer_than_told(start: Start) -> None:

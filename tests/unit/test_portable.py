@@ -38,7 +38,7 @@ def test_what_is_written_reads_back_the_same(value: dict[str, object]) -> None:
 
 def test_a_value_that_stands_twice_is_written_twice() -> None:
     same = {"a": 1}
-    assert write_document({"x": same, "y": same}) == "x:\n  a: 1\ny:\n  a: 1\n"
+    assert write_document({"x": same, "z": same}) == "x:\n  a: 1\nz:\n  a: 1\n"
 
 
 @pytest.mark.parametrize("name", built_in_specs())
@@ -117,3 +117,9 @@ def test_an_output_is_in_an_object_store_or_a_volume(output: str, fine: bool, tm
 def test_inputs_may_lie_where_nothing_can_be_written(tmp_path: Path) -> None:
     changes = ("output=s3://b/x", "dataset.path=/in/a.parquet", "models.0.weights=gs://b/w.safetensors")
     assert problems(tmp_path, *changes, readable=("/in",)) == []
+
+
+@pytest.mark.parametrize("text", ["y", "Y", "n", "N", "yes", "off", "0o17", "0X1F", "0b1", "1e3", "012", "~", "null"])
+def test_text_that_kubectl_would_take_for_something_else_is_quoted(text: str) -> None:
+    """Its YAML has the booleans of YAML 1.1 and the numbers of Go."""
+    assert write_document({text: text}) == f"'{text}': '{text}'\n"

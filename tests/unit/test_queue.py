@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from cluster.queue import UnitQueue
-from cluster.unit_table import Ranges, UnitTable, gaps
+from cluster.unit_table import UnitTable
 from pipeline.contracts import Cost
 from pipeline.noise import Noise
 from pipeline.part import Part
+from pipeline.ranges import Ranges, gaps
 from pipeline.stages.variant import Read, StageName, Unit, Variant
 
 

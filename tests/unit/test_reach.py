@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from cluster.reach import check_listening
-from pipeline.errors import FatalError
+from cluster.reach import LOOK_EVERY, SILENCE, Head, check_listening
+from pipeline.errors import FatalError, RetryableError
 
 
 @pytest.fixture
@@ -41,3 +41,24 @@ def test_an_address_where_somebody_listens_and_what_ray_resolves_itself_are_left
         check_listening(f"127.0.0.1:{port}")
     for address in ("auto", "local", "ray://head:10001"):
         check_listening(address)
+
+
+def test_a_head_is_given_up_when_it_is_asked_for_so_long_in_vain(port: int) -> None:
+    now = 0.0
+    head = Head(f"127.0.0.1:{port}", lambda: now)
+    # A machine that slept, or a driver that waited for a store, has not asked: that says nothing of the head.
+    now += 100 * SILENCE
+    head.check()
+    while now < 100 * SILENCE + SILENCE - LOOK_EVERY:
+        now += LOOK_EVERY
+        head.check()
+    with socket.create_server(("127.0.0.1", port)):
+        now += LOOK_EVERY
+        head.check()
+    now += LOOK_EVERY
+    head.check()
+    assert not head.is_gone
+    now += SILENCE + 1
+    with pytest.raises(RetryableError, match=rf"has not answered for {SILENCE + 1:.0f} s \(.*refused"):
+        head.check()
+    assert head.is_gone

@@ -80,6 +80,14 @@ def test_a_word_that_no_crontab_holds_is_refused(word: str) -> None:
         line(word)
 
 
+@pytest.mark.parametrize("others", [b"0 1 * * * printf 'a\x0cb\x0b'\r\n# caf\xe9 \xe2\x80\xa8\n", b"@daily x", b""])
+def test_what_stands_in_the_crontab_stays_to_the_byte(table: Path, others: bytes) -> None:
+    table.write_bytes(others)
+    install_line("heatline-a", line("a.yaml"))
+    ending = b"" if others.endswith(b"\n") or not others else b"\n"
+    assert table.read_bytes() == others + ending + line("a.yaml").encode() + b"\n"
+
+
 def test_installing_is_done_once(table: Path) -> None:
     assert install_line("heatline-a", line("a.yaml")) == "added"
     assert install_line("heatline-a", line("a.yaml")) == "unchanged"

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import FatalError, RetryableError, ShardError
-from pipeline.filesystem import file_address
+from pipeline.filesystem import file_address, open_filesystem
 from pipeline.noise import Noise
 from pipeline.part import MARKERS, Failed, Part
 from pipeline.store import Output, open_output
@@ -147,6 +147,24 @@ def test_a_cached_table_is_made_once(output: Output) -> None:
     assert len(made) == 1
 
 
+def test_a_cached_table_that_is_damaged_is_made_anew(output: Output) -> None:
+    output.write_bytes("index/a.arrow", b"half of")
+    assert output.cached_table("index/a.arrow", lambda: rows(0, 3)).equals(rows(0, 3))
+    assert output.open_table("index/a.arrow").equals(rows(0, 3))
+
+
+@pytest.mark.parametrize(("start", "stop", "left"), [(0, 4, 0), (2, 8, 2), (3, 5, 1), (6, 12, 3), (8, 9, 1)])
+def test_what_has_to_be_whole_is_whole_or_an_error(output: Output, start: int, stop: int, left: int) -> None:
+    for first, last in ((0, 4), (6, 8), (9, 10)):
+        failed = [Failed(first, f"s{first}", "no image")]
+        output.commit(VARIANT, first, last, rows(first + 1, last), failed, ids(first, last))
+    if left:
+        with pytest.raises(ShardError, match=f"of positions {start} to {stop - 1}, {left} are not committed"):
+            output.read_all(VARIANT, start, stop)
+    else:
+        assert output.read_all(VARIANT, start, stop, ["position"])["position"].to_pylist() == [1, 2, 3]
+
+
 def test_of_parts_that_overlap_the_first_and_then_the_longest_counts(output: Output) -> None:
     draw = Noise(0).generator("parts", "overlap")
     for number in range(20):
@@ -185,3 +203,39 @@ def test_an_address_with_credentials_is_refused_without_showing_them() -> None:
 def test_a_place_under_a_root_is_named_without_the_roots_options() -> None:
     assert file_address("/data/out", "runs/a.json") == "/data/out/runs/a.json"
     assert file_address("s3://bucket/out/?region=eu-west-1", "runs/a.json") == "s3://bucket/out/runs/a.json"
+
+
+@pytest.mark.parametrize(("answers", "attempts"), [(1, 1), (3, 3), (4, 3)])
+def test_a_region_that_nobody_tells_for_a_moment_is_asked_for_again(
+    answers: int, attempts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def resolve(bucket: str) -> str:
+        asked.append(bucket)
+        if len(asked) < answers:
+            raise OSError("When resolving region for bucket: AWS Error NETWORK_CONNECTION: Could not resolve hostname")
+        return "eu-west-1"
+
+    monkeypatch.setattr("pipeline.filesystem.pafs.resolve_s3_region", resolve)
+    monkeypatch.setattr("pipeline.filesystem.time.sleep", lambda seconds: None)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    if attempts < answers:
+        with pytest.raises(RetryableError, match=r"s3://bucket/out: its region cannot be looked up: .*NETWORK"):
+            open_filesystem("s3://bucket/out")
+    else:
+        filesystem, path = open_filesystem("s3://bucket/out")
+        assert (filesystem.region, path) == ("eu-west-1", "bucket/out")
+    assert asked == ["bucket"] * attempts
+
+
+def test_a_bucket_that_is_not_there_is_a_mistake_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolve(bucket: str) -> str:
+        raise OSError(f"Bucket '{bucket}' not found")
+
+    monkeypatch.setattr("pipeline.filesystem.pafs.resolve_s3_region", resolve)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(FatalError, match="Bucket 'bucket' not found"):
+        open_filesystem("s3://bucket/out")

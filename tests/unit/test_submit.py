@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import stat
 import zipfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import aiohttp
 import pytest
 from ray_dashboard import Dashboard
 
@@ -18,7 +21,7 @@ from cluster.security import MODE
 from cluster.submit import Jobs
 from jobs.cli import MISTAKE, OK, STOPPED, main
 from jobs.submit import make_parcel
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 from pipeline.store import open_output
 
 WEBHOOK = "https://hooks.example/T0/very-secret"
@@ -193,6 +196,61 @@ def test_a_lost_connection_is_taken_up_where_it_broke(dashboard: Dashboard, monk
     monkeypatch.setattr(jobs._client, "tail_job_logs", tail)
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert list(jobs.follow("birds-1")) == ["one\n", "two\nthr", "ee\n", "four\n"]
+
+
+def test_a_job_without_a_word_is_looked_up_and_the_rest_of_its_log_fetched(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the other side went away without a sign of it: the connection stays, and nothing comes any more."""
+    dashboard.put("birds-1", "RUNNING", logs="one\ntwo\n")
+    jobs, connections = Jobs(dashboard.address), 0
+
+    async def tail(identifier: str) -> AsyncIterator[str]:
+        nonlocal connections
+        connections += 1
+        yield "one\n"
+        if connections == 3:
+            dashboard.jobs[identifier]["status"] = "SUCCEEDED"
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr(jobs._client, "tail_job_logs", tail)
+    monkeypatch.setattr("cluster.submit.QUIET_SECONDS", 0.05)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert list(jobs.follow("birds-1")) == ["one\n", "two\n"]
+    assert connections == 3
+
+
+def test_a_quiet_job_is_followed_on_after_any_number_of_lost_connections(
+    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What counts is how long the cluster does not answer, and not since when the job has said nothing."""
+    dashboard.put("birds-1", "RUNNING", logs="")
+    jobs, now, lost = Jobs(dashboard.address), 0.0, 0
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += 100 * seconds
+
+    async def tail(identifier: str) -> AsyncIterator[str]:
+        nonlocal lost
+        lost += 1
+        if lost == 5:
+            dashboard.jobs[identifier]["status"] = "SUCCEEDED"
+        raise aiohttp.ClientConnectionError("idle for too long")
+        yield ""
+
+    monkeypatch.setattr(jobs._client, "tail_job_logs", tail)
+    monkeypatch.setattr("cluster.submit.time", SimpleNamespace(sleep=pass_time, monotonic=lambda: now))
+    assert "".join(jobs.follow("birds-1")) == ""
+    dashboard.put("birds-2", "RUNNING")
+    dashboard.troubled, lost = 100, 6
+    with pytest.raises(RetryableError, match=r"the connection was lost: .*503"):
+        list(jobs.follow("birds-2"))
+    assert dashboard.troubled > 90
+    dashboard.troubled = 0
+    del dashboard.jobs["birds-2"]
+    with pytest.raises(RetryableError, match="knows of no job 'birds-2' any more"):
+        list(jobs.follow("birds-2"))
 
 
 @pytest.mark.parametrize(("gpus", "profile"), [({}, "cluster-cpu"), ({"GPU": 2.0}, "cluster")])
