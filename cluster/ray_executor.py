@@ -141,6 +141,10 @@ def _ray(profile: Profile) -> Iterator[None]:
         return
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="heatline-") as clean:
+        # Workers inherit it, and start in another folder than the one that a relative path was meant from.
+        kept = os.environ.get("PYTHONPATH")
+        if kept:
+            os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, kept.split(os.pathsep)))
         os.chdir(clean)
         try:
             local: dict[str, Any] = {
@@ -167,3 +171,5 @@ def _ray(profile: Profile) -> Iterator[None]:
         finally:
             ray.shutdown()
             os.chdir(before)
+            if kept:
+                os.environ["PYTHONPATH"] = kept

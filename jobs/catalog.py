@@ -104,7 +104,8 @@ def _described(kind: Kind, model: type[BaseModel], tag: str, cost: Cost | None =
         kind,
         str(model.model_fields[tag].default),
         summary(model),
-        re.sub(r"(?<!\n)\n(?!\n)", " ", details).strip(),
+        # Paragraphs are filled again as wide as the terminal; the items of a list each begin a line.
+        re.sub(r"(?<!\n)\n(?!\n|- )", " ", re.sub(r"\n +(?!- )", "\n", details)).strip(),
         _parameters(model, tag),
         cost,
         " ".join(source.split()) or None,

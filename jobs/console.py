@@ -15,3 +15,8 @@ def wide_console() -> Console:
     """Standard output; in a pipe, which has no width of its own, wide enough for our tables."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
+
+
+def counted(count: int, what: str) -> str:
+    """A number of things: `1 sample`, `2,000 samples`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

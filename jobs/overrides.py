@@ -65,6 +65,9 @@ def _apply(document: Document, text: str, origin: Origin) -> None:
     for inner in [known for known in document.origins if known[: len(place)] == place]:
         del document.origins[inner]
     document.origins[place] = origin
+    # Mappings on the way that nobody wrote are the option's as well.
+    for length in range(1, len(place)):
+        document.origins.setdefault(place[:length], origin)
 
 
 def _enter(container: object, place: Place, step: str, following: str) -> tuple[Place, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from jobs.status_table import left_text, stage_table
 from jobs.tally import Tally
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
+QUIET_EVERY = 30.0  # the same, where nothing happens
 TROUBLES_SHOWN = 5
 _TROUBLES: Mapping[str, str] = {
     "again": "trying again",
@@ -52,12 +54,31 @@ class Progress:
             return
         self.say(f"{total} units to do" + (f", {reused} committed before" if reused else ""))
         if not self._console.is_terminal:
-            yield
+            with self._saying_now_and_then(tally):
+                yield
             self._line(tally)
             return
         # Drawn four times a second whether or not something happens: a unit may take long.
         with Live(console=self._console, refresh_per_second=4, get_renderable=lambda: self._table(tally)) as self._live:
             yield
+
+    @contextmanager
+    def _saying_now_and_then(self, tally: Tally) -> Iterator[None]:
+        """A training, or a wait for workers, may take long without an event: a line tells that the run goes on."""
+        over = threading.Event()
+
+        def say() -> None:
+            while not over.wait(1.0):
+                if time.monotonic() - self._said >= QUIET_EVERY:
+                    self._line(tally)
+
+        thread = threading.Thread(target=say, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def show(self, event: Event) -> None:
         """Take an event in that the tally has counted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from jobs.heartbeat import signs_of_life
 from jobs.interruption import Stop, StopRequested, stoppable
 from jobs.left_out import left_out_warning
 from jobs.log import RunLog
+from jobs.outcome import check_whole, common_reasons, failed_samples, notices, split_sizes, summaries
 from jobs.plan import Plan, cached_index, make_plan
 from jobs.prepare import prepare
 from jobs.progress import Progress
@@ -25,12 +25,7 @@ from jobs.telling import Telling
 from pipeline.claim import Claims
 from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.noise import Noise
-from pipeline.ranges import gaps
-from pipeline.retrain.conditions import conditions
 from pipeline.retrain.grid import Grid, read_grid
-from pipeline.retrain.summary import benchmarks, retrain_summary
-from pipeline.stages.summarise import Summary, summarise
-from pipeline.stages.variant import Split
 from pipeline.store import Output
 
 RECENT = 20  # records looked at for an equal run and for timings
@@ -52,6 +47,7 @@ class Result:
         stranded: units that waited for those.
         reason: why the run stopped, or what cannot be read.
         elsewhere: units that another run of the output committed meanwhile.
+        reasons: why samples failed, the commonest first, each with how many; a few.
         afresh: that it stopped before it took away what was to be computed afresh.
     """
 
@@ -66,6 +62,7 @@ class Result:
     reason: str = ""
     interrupted: bool = False
     elsewhere: int = 0
+    reasons: tuple[tuple[str, int], ...] = ()
     afresh: bool = False
 
 
@@ -149,9 +146,9 @@ def _carry_out(
         with telling.progress.showing(record.tally):
             if units:
                 make_executor(profile).run(plan.job, plan.queue, telling.watch, beginning)
-                _check_whole(output, plan)
+                check_whole(output, plan)
         grid = read_grid(output, plan.job.variants.values())
-        for notice in (*_unexplained(output, plan, spec), *_trained(grid)):
+        for notice in notices(output, plan, spec, grid):
             telling.say(notice)
         telling.say("summarising")
         return _finish(spec, output, plan, record, checked, grid)
@@ -173,7 +170,7 @@ def _carry_out(
     left, failures = units - record.done, 0
     with suppress(FatalError, RetryableError):
         with suppress(ShardError):
-            failures = sum(map(len, _failed_samples(output, plan).values()))
+            failures = sum(map(len, failed_samples(output, plan).values()))
         if beginning.over:
             # Units in flight may have been committed after the last report: what is left is looked up.
             left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
@@ -214,51 +211,14 @@ class _Beginning:
         self.over = True
 
 
-def _check_whole(output: Output, plan: Plan) -> None:
-    """Look whether all is committed by now that was not given up.
-
-    Raises:
-        RetryableError: another run of the output has taken results away (`--fresh`) that this one counted on.
-    """
-    given_up: Counter[str] = Counter()
-    for unit in (*plan.queue.lost, *plan.queue.stranded):
-        given_up[unit.variant] += len(unit)
-    variants = plan.job.variants
-    parts = output.together(output.parts, variants)
-    if gone := sum(max(0, len(gaps(parts[path], one.total)) - given_up[path]) for path, one in variants.items()):
-        raise RetryableError(f"{gone:,} positions that were committed are not there any more")
-
-
-def _unexplained(output: Output, plan: Plan, spec: JobSpec) -> list[str]:
-    """A line for each model of which nothing is explained, since the data set's `select` keeps none of its samples."""
-    if spec.dataset.select == "all":
-        return []
-    found = []
-    for model in plan.job.models:
-        maps = [v for v in plan.job.variants.values() if v.stage == "attribute" and v.model == model]
-        # The first part that holds a row answers: there may be very many.
-        if maps and not any(receipt.rows for v in maps[:1] for receipt in output.receipts(v.path)):
-            found.append(f"{model}: select: {spec.dataset.select} keeps none of its samples, nothing is explained")
-    return found
-
-
-def _trained(grid: Grid) -> list[str]:
-    """Lines on what networks were trained with."""
-    found = conditions(grid)
-    lacking = [
-        f"{count:,} images have no order by {method}: masked at random" for method, count in found.unranked.items()
-    ]
-    return [f"retrain: {line}" for line in (*lacking, *found.sentences)]
-
-
 def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checked: CheckedJob, grid: Grid) -> Result:
     """Summarise and draw what is committed."""
     # Drawing needs matplotlib, which a job that finds everything committed shall not wait for.
     from pipeline.report import build_report  # noqa: PLC0415
 
-    failed, sizes = _failed_samples(output, plan), _sizes(plan)
+    failed, sizes = failed_samples(output, plan), split_sizes(plan)
     failures = sum(map(len, failed.values()))
-    summary = _summaries(output, plan, Noise(spec.seed), grid)
+    summary = summaries(output, plan, Noise(spec.seed), grid)
     too_many = any(len(positions) > spec.max_failed_share * sizes[split] for split, positions in failed.items())
     status: Literal["done", "failed"] = "failed" if plan.queue.lost or too_many else "done"
     record.write(output, plan, status, failures=failures, summary=summary)
@@ -274,35 +234,8 @@ def _finish(spec: JobSpec, output: Output, plan: Plan, record: RunRecord, checke
         lost,
         len(plan.queue.stranded),
         elsewhere=record.elsewhere,
+        reasons=common_reasons(failed),
     )
-
-
-def _failed_samples(output: Output, plan: Plan) -> dict[Split, set[int]]:
-    """Positions that failed in any stage, by split; a sample counts once."""
-    failed: dict[Split, set[int]] = {split: set() for split in _sizes(plan)}
-    over_samples = [v.path for v in plan.job.variants.values() if v.stage not in ("train", "calibrate", "retrain")]
-    for path, found in output.together(lambda path: output.failures([path]), over_samples).items():
-        variant = plan.job.variants[path]
-        rows = found["position"].to_pylist()
-        failed[variant.split].update(position for position in rows if position < variant.total)
-    return failed
-
-
-def _sizes(plan: Plan) -> dict[Split, int]:
-    """Positions of each split that is looked at."""
-    sizes: dict[Split, int] = {}
-    for variant in plan.job.variants.values():
-        if variant.stage not in ("train", "calibrate", "retrain"):
-            sizes[variant.split] = max(variant.total, sizes.get(variant.split, 0))
-    return sizes
-
-
-def _summaries(output: Output, plan: Plan, noise: Noise, grid: Grid) -> list[Summary]:
-    found: list[Summary] = []
-    for variant in plan.job.variants.values():
-        if variant.stage == "evaluate":
-            found += summarise(output, variant, noise)
-    return found + retrain_summary(benchmarks(grid.cells, ()))
 
 
 def _same_run(

@@ -207,6 +207,10 @@ BAD: dict[str, tuple[str | bytes, list[tuple[int | None, str, str]]]] = {
         [(8, "seed", "expected a whole number from 0 to 9223372036854775807, got -1")],
     ),
     "seed past 63 bits": (spec(rest=f"seed: {2**63}\n"), [(8, "seed", "from 0 to 9223372036854775807, got")]),
+    "crop larger than resize": (
+        spec(data="dataset: {source: digits, resize: 16, crop: 24}\n"),
+        [(4, "dataset.crop", "crop 24 is larger than resize 16, the short side of the images; raise resize")],
+    ),
     "huge crop": (
         spec(data="dataset: {source: digits, crop: 100000, resize: 4097}\n"),
         [(4, "dataset.resize", "from 1 to 4096, got 4097"), (4, "dataset.crop", "from 1 to 4096, got 100000")],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -53,7 +54,7 @@ def _as_json(entry: Entry) -> dict[str, object]:
 
 def _print_entry(entry: Entry) -> None:
     click.echo(f"{entry.name} ({entry.kind.removesuffix('s')})")
-    paragraphs = [entry.summary, *entry.details.split("\n\n")]
+    paragraphs = [entry.summary, *re.split(r"\n\n|\n(?=- )", entry.details)]
     if entry.source:
         paragraphs.append(f"Source: {entry.source}")
     if entry.cost is not None:
@@ -62,7 +63,8 @@ def _print_entry(entry: Entry) -> None:
         paragraphs.append(f"Published weights: {', '.join(entry.weights)}")
     width = min(100, shutil.get_terminal_size((100, 24)).columns)
     for paragraph in filter(None, paragraphs):
-        click.echo(textwrap.fill(paragraph, width, initial_indent="  ", subsequent_indent="  ") + "\n")
+        hanging = "    " if paragraph.startswith("- ") else "  "
+        click.echo(textwrap.fill(paragraph, width, initial_indent="  ", subsequent_indent=hanging) + "\n")
     if entry.parameters:
         _print_rows(
             "parameters",

@@ -25,7 +25,7 @@ from jobs.compare import (
     number,
     regression_count,
 )
-from jobs.console import wide_console
+from jobs.console import counted, wide_console
 from jobs.junit import write_junit
 from jobs.left_out import left_out_warning
 from pipeline.report.change import Change
@@ -204,6 +204,7 @@ def _verdicts(rerun: Rerun) -> str:
     if nothing := nothing_compared(rerun):
         return nothing
     counts = Counter(one.verdict for one in rerun.changes if not one.control)
-    return "; ".join(
-        [regression_count(rerun), ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))]
-    )
+    controls = sum(one.control for one in rerun.changes)
+    aside = f" ({counted(controls, 'figure')} of the control aside)" if controls else ""
+    told = ", ".join(f"{counts[name]} {name}" for name in ("better", "unclear", "same"))
+    return f"{regression_count(rerun)}; {told}{aside}"

@@ -50,7 +50,7 @@ output: runs/{name}                     # folder, s3://bucket/prefix or gs://buc
 
 dataset:                                # heatline list sources
 {dataset}
-  limit: 64                             # the first 64; also: sample, classes, ids
+  sample: 64                            # 64 drawn from all; also: limit (the first), classes, ids
   select: correct                       # explain only what the model gets right
 
 models:

@@ -23,9 +23,11 @@ def report(output: str, name: str | None, samples: int | None, show: bool, as_js
     """Build the page of a run again. RUN is an output, OUTPUT@RUN, or a run's record (OUTPUT/runs/NAME.json)."""
     opened, found = find_run(output)
     record = opened.run(name or found)
+    # A run that found everything done by an earlier one has no page of its own.
+    run = str(record.get("same_as") or record["run"])
     asked = (record["spec"].get("report") or {}).get("samples", ReportConfig().samples)
     count = asked if samples is None else samples
-    page = build_report(opened, record["run"], dataset=run_dataset(opened, record), samples=count)
+    page = build_report(opened, run, dataset=run_dataset(opened, record), samples=count)
     place = opened.place(page)
     click.echo(json.dumps({"page": place}) if as_json else place)
     if show:

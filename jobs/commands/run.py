@@ -16,7 +16,8 @@ import click
 from rich.console import Console
 
 from jobs.cli import FAILED, INTERRUPTED, MISTAKE, OK, STOPPED
-from jobs.console import plain
+from jobs.console import counted, plain
+from jobs.headline import headlines
 from jobs.junit import refused_cases, run_cases, write_junit
 from jobs.log import STANDARD_ERROR, logging_to
 from jobs.notify import (
@@ -134,6 +135,8 @@ def _tell(result: Result, output: str, page: str | None, *, advised: bool) -> No
         _advise(result)
     if result.status == "stopped":
         return
+    if advised:
+        _show_best(output, result.run)
     what = f"{result.done} units computed" if result.done else "nothing to do: every unit was committed before"
     if result.elsewhere:
         what = f"{result.done} units computed, {result.elsewhere} by another run at the same time"
@@ -141,6 +144,19 @@ def _tell(result: Result, output: str, page: str | None, *, advised: bool) -> No
     if page:
         click.echo(f"report {page}")
         click.echo(f"       {file_address(output, 'report/index.html')} is always the latest")
+
+
+def _show_best(output: str, run: str) -> None:
+    """The best figure of each measure, on standard error; the report has all."""
+    found = headlines(open_output(output).run(run))
+    if not found:
+        return
+    click.echo("the best by each measure, the random control aside:", err=True)
+    titles = [f"{one.title} {'↑' if one.higher_is_better else '↓'}" for one in found]
+    widest, longest = max(map(len, titles)), max(len(one.method) for one in found)
+    for title, one in zip(titles, found, strict=True):
+        interval = "" if one.low is None or one.high is None else f" [{one.low:.3f}, {one.high:.3f}]"
+        click.echo(f"  {title.ljust(widest)}  {one.method.ljust(longest)}  {one.mean:.3f}{interval}", err=True)
 
 
 def _advise(result: Result) -> None:
@@ -155,7 +171,9 @@ def _advise(result: Result) -> None:
     if result.stranded:
         click.echo(f"{result.stranded} units that wait for the lost ones were not done", err=True)
     if result.failures:
-        click.echo(f"{result.failures} samples failed; the report says why", err=True)
+        click.echo(f"{counted(result.failures, 'sample')} failed; the report names each:", err=True)
+    for reason, count in result.reasons:
+        click.echo(f"  {count:,}: {plain(reason)}", err=True)
 
 
 def _again(words: Sequence[str], result: Result) -> list[str]:

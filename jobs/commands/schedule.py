@@ -249,3 +249,6 @@ def _put(texts: Mapping[str, str], folder: Path | None) -> None:
     except OSError as error:
         raise FatalError(f"{folder}: cannot be written: {error.strerror}") from error
     click.echo(f"wrote {' and '.join(str(folder / name) for name in texts)}")
+    timers = [name for name in texts if name.endswith(".timer")]
+    for name in timers:
+        click.echo(f"to start it: copy them to ~/.config/systemd/user, then systemctl --user enable --now {name}")

@@ -12,6 +12,7 @@ from PIL import Image
 from jobs.console import plain
 from pipeline.contracts import digest
 from pipeline.data import Dataset
+from pipeline.data.folder import EXTENSIONS
 from pipeline.errors import FatalError
 from pipeline.report import SampleModel, SampleView, run_dataset, sample_picture, view_sample
 from pipeline.stages.variant import folder_name
@@ -60,8 +61,10 @@ def show(
 
 
 def _file_name(sample: str) -> str:
-    """An id as a file's name; a long one is cut, and told apart by its hash."""
+    """An id as a file's name, without an image's ending; a long one is cut, and told apart by its hash."""
     name = folder_name(sample)
+    stem, dot, ending = name.rpartition(".")
+    name = stem if f"{dot}{ending}".lower() in EXTENSIONS and stem else name
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{digest(sample)}"
 
 

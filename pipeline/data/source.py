@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from pipeline.contracts import Config
 from pipeline.data.decode import Geometry, Interpolation, Pixels, Size
@@ -84,6 +84,14 @@ class SourceConfig(Config, ABC):
         None, ge=1, le=LARGEST_SIDE, description="side of the centred square that is kept, in pixels"
     )
     interpolation: Interpolation = Field("bilinear", description="filter of the resize")
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize is not None and self.crop is not None and self.crop > self.resize:
+            raise ValueError(
+                f"crop {self.crop} is larger than resize {self.resize}, the short side of the images; raise resize"
+            )
+        return self
 
     @property
     def geometry(self) -> Geometry:

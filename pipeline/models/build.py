@@ -190,7 +190,8 @@ def _build_from_function(name: str, classes: int) -> nn.Module:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         raise FatalError(
-            f"model '{name}': cannot import '{module_name}' from the Python path: {_short(error)}"
+            f"model '{name}': cannot import '{module_name}': {_short(error)}; install it, or put its folder on "
+            "PYTHONPATH"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):

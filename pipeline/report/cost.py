@@ -16,7 +16,7 @@ class CostRow:
         model, name: whose; for a metric, over the maps of all methods.
         samples: how many were computed.
         seconds: of computing, in all.
-        forwards, backwards: a sample, at most; None where not recorded.
+        forwards, backwards: a sample, at most, the mean over the methods; None where not recorded.
     """
 
     model: str
@@ -69,8 +69,15 @@ def _costs(named: Iterable[tuple[str | None, Timing]]) -> list[CostRow]:
             name,
             sum(one.samples for one in group),
             sum(one.seconds for one in group),
-            group[0].forwards,
-            group[0].backwards,
+            _mean([(one.samples, one.forwards) for one in group]),
+            _mean([(one.samples, one.backwards) for one in group]),
         )
         for (model, name), group in groups.items()
     ]
+
+
+def _mean(weighted: list[tuple[int, float | None]]) -> float | None:
+    """A metric that runs each method again costs with each what that one does."""
+    known = [(samples, passes) for samples, passes in weighted if passes is not None]
+    total = sum(samples for samples, _ in known)
+    return sum(samples * passes for samples, passes in known) / total if total else None

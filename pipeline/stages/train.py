@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import ClassVar
 
 import pyarrow as pa
 
-from pipeline.data import Dataset, Shard
+from pipeline.data import Dataset, Failure, Shard
 from pipeline.errors import FatalError, ShardError
 from pipeline.models import permuted_labels, train_network
 from pipeline.stages.stage import Outcome, Surroundings
@@ -54,6 +56,8 @@ class Train:
         """One row of `SCHEMA`, and the weights' file."""
         config = around.job.models[variant.model]
         known = inputs.labels >= 0
+        if not len(inputs.ids):
+            raise FatalError(f"{variant.model}: {_why_none(inputs.failures)}")
         if not known.any():
             raise FatalError(f"{variant.model}: no sample of the training split has a label")
         labels, seed = inputs.labels[known], around.job.seed
@@ -83,6 +87,14 @@ class Train:
             "history": [asdict(epoch) for epoch in trained.history],
         }
         return Outcome(pa.Table.from_pylist([row], schema=SCHEMA), (), (variant.model,), {file: content})
+
+
+def _why_none(failures: Sequence[Failure]) -> str:
+    reasons = Counter(one.reason for one in failures)
+    if not reasons:
+        return "the training split has no sample"
+    reason, count = reasons.most_common(1)[0]
+    return f"no image of the training split can be used: {reason} ({count:,} of {len(failures):,})"
 
 
 def trained_weights(output: Output, variant: str) -> bytes:

@@ -114,14 +114,14 @@ def _failing_store(laboratory: Laboratory, found: Found, share: float) -> None:
 
 def _corrupt_image(laboratory: Laboratory, found: Found) -> None:
     spec = _digits(laboratory, "corrupt", corrupt=BAD)
-    expect(laboratory.start(spec), FAILED, "1 samples failed")
+    expect(laboratory.start(spec), FAILED, "1 sample failed")
     found.differences.append(laboratory.compare("corrupt", CLEAN, BAD))
 
 
 def _poisoned_image(laboratory: Laboratory, found: Found) -> None:
     before = len(laboratory.lines())
     spec = _digits(laboratory, "poisoned", "fault_network:crashing", marked=BAD)
-    expect(laboratory.start(spec, retries=1), FAILED, "1 samples failed")
+    expect(laboratory.start(spec, retries=1), FAILED, "1 sample failed")
     found.in_flight.append(sum(line.event in ("again", "split") for line in laboratory.lines(before)))
     found.differences.append(laboratory.compare("poisoned", CLEAN, BAD))
 

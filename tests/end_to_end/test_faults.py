@@ -196,7 +196,7 @@ def test_an_image_that_kills_its_worker_each_time_fails_alone(
     words_of_run = ["run", *words(tmp_path, "poisoned", "fault_network:crashing", on(cluster), marked={7})]
     command = Command(words_of_run, tmp_path)
     assert command.end() == FAILED, command.errors
-    assert "1 samples failed" in command.errors and "Traceback" not in command.errors
+    assert "1 sample failed" in command.errors and "Traceback" not in command.errors
     found = difference(open_output(output), undisturbed, {7})
     assert found.complete and found.largest <= 1e-5 and found.failed == {7}
     before = markers(output)

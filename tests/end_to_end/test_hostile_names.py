@@ -120,7 +120,7 @@ def shown(name: str) -> str:
 
 
 def test_every_image_is_explained_but_the_damaged_one(ran: Ran) -> None:
-    assert ran.code == FAILED and "1 samples failed" in ran.said
+    assert ran.code == FAILED and "1 sample failed" in ran.said
     output = open_output(ran.output)
     ids = set(output.maps(method="gradient").to_table(columns=["id"])["id"].to_pylist())
     assert ids == set(NAMES) - {NAMES[-2]}

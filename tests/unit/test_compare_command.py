@@ -50,7 +50,7 @@ def test_a_regression_is_exit_code_1_and_named(tmp_path: Path, capsys: Capture) 
     (row,) = [line.split() for line in lines if line.startswith("  mar")]
     assert row == ["mar", "auc", "↑", "0.483", "-0.017", "−0.500", "[−0.500,", "−0.500]", "20", "worse"]
     assert "2 figures are of the same rows in both runs, and not shown (--all)." in lines
-    assert lines[-1] == "1 regression; 0 better, 0 unclear, 1 same"
+    assert lines[-1] == "1 regression; 0 better, 0 unclear, 1 same (1 figure of the control aside)"
 
 
 def test_all_shows_what_has_not_moved_too(tmp_path: Path, capsys: Capture) -> None:
@@ -64,7 +64,10 @@ def test_all_shows_what_has_not_moved_too(tmp_path: Path, capsys: Capture) -> No
 def test_an_improvement_is_exit_code_0(tmp_path: Path, capsys: Capture) -> None:
     reruns(tmp_path / "out", shift=0.5)
     assert main(["compare", str(tmp_path / "out")]) == OK
-    assert capsys.readouterr().out.splitlines()[-1] == "no regressions; 1 better, 0 unclear, 1 same"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == "no regressions; 1 better, 0 unclear, 1 same (1 figure of the control aside)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data import Dataset, ImageFolder, ImageNet, SourceConfig, build_index, index_facts, index_key
+from pipeline.data import Dataset, ImageFolder, ImageNet, SourceConfig, build_index, folder, index_facts, index_key
 from pipeline.errors import FatalError
 
 WNIDS = [f"n{number:08d}" for number in range(1000)]
@@ -86,14 +86,38 @@ def test_the_key_changes_when_a_file_is_added_anywhere(root: Path, folder: str):
     assert index_key(config) != key
 
 
-def test_the_key_does_not_list_files_of_a_class_folder(root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_key_lists_no_further_files_where_they_are_many(root: Path, monkeypatch: pytest.MonkeyPatch):
     if (root / "dog").stat().st_nlink != 2:
         pytest.skip("this file system does not count the folders in a folder")
     listed = []
     scan = os.scandir
+    monkeypatch.setattr(folder, "WATCHED", 0)
     monkeypatch.setattr(os, "scandir", lambda path: listed.append(Path(path).name) or scan(path))
     index_key(ImageFolder(path=str(root)))
-    assert "dog" not in listed
+    assert "cat" in listed and "dog" not in listed
+
+
+@pytest.mark.parametrize("rewritten", ["size", "time"])
+def test_the_key_changes_when_a_file_is_rewritten_in_a_folder_of_few(root: Path, rewritten: str):
+    config = ImageFolder(path=str(root))
+    file = root / "cat" / "deep" / "c.png"
+    folder_time = file.parent.stat().st_mtime_ns
+    before = index_key(config)
+    if rewritten == "size":
+        draw(file, 30, (9, 9))
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert file.parent.stat().st_mtime_ns == folder_time
+    assert index_key(config) != before
+
+
+def test_each_file_of_a_folder_of_many_is_not_looked_at(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(folder, "WATCHED", 3)
+    config = ImageFolder(path=str(root))
+    before = index_key(config)
+    os.utime(root / "dog" / "a.png", ns=(0, 1))
+    assert index_key(config) == before
+    monkeypatch.setattr(folder, "WATCHED", 5)
+    assert index_key(config) != before
 
 
 def test_the_digest_follows_names_labels_and_sizes_and_not_the_place(root: Path):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -28,6 +29,14 @@ from jobs.telling import Telling
 
 def record_of(plan: Plan) -> RunRecord:
     return RunRecord("run", datetime.now(UTC), {}, Tally(plan))
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Who starts the tests in the background has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 SIGNALS = [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, StopRequested)]

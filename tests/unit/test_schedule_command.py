@@ -184,7 +184,9 @@ def test_files_are_written_into_a_folder(
 ) -> None:
     said = output(capsys, *arguments, "--write", "new/folder")
     assert sorted(file.name for file in (here / "new" / "folder").iterdir()) == files
-    assert said == f"wrote {' and '.join(f'new/folder/{file}' for file in files)}\n"
+    wrote, *further = said.splitlines()
+    assert wrote == f"wrote {' and '.join(f'new/folder/{file}' for file in files)}"
+    assert [line.split()[-1] for line in further] == [file for file in files if file.endswith(".timer")]
     texts = [(here / "new" / "folder" / file).read_text() for file in files]
     printed = output(capsys, *arguments)
     assert all(text in printed for text in texts)
@@ -278,10 +280,23 @@ def test_a_mistake_is_one_line_with_the_mend(arguments: tuple[str, ...], phrase:
     assert error.count("\n") == 1
 
 
+def test_a_spec_that_is_too_large_for_a_plain_apply_says_what_to_do(here: Path, capsys: Capture) -> None:
+    """Which keeps a copy of the object in an annotation, of 256 KiB at most."""
+    assert main(["init", "a.yaml"]) == 0
+    small = output(capsys, *RAY, *ELSEWHERE)
+    assert "kubectl apply -f FILE" in small.splitlines()[0]
+    ids = "".join(f"  - digits/{number:060d}\n" for number in range(4_000))
+    text = (here / "a.yaml").read_text().replace("  sample: 64 ", f"  ids:\n{ids}  limit: 64 ")
+    (here / "a.yaml").write_text(text)
+    capsys.readouterr()
+    assert main(["schedule", "a.yaml", *RAY, *ELSEWHERE]) == 0
+    assert "kubectl apply --server-side -f FILE" in capsys.readouterr().out.splitlines()[0]
+
+
 def test_a_spec_that_is_too_large_for_a_config_map_is_refused(here: Path, capsys: Capture) -> None:
     assert main(["init", "a.yaml"]) == 0
     ids = "".join(f"  - digits/{number:060d}\n" for number in range(14_500))
-    text = (here / "a.yaml").read_text().replace("  limit: 64 ", f"  ids:\n{ids}  limit: 64 ")
+    text = (here / "a.yaml").read_text().replace("  sample: 64 ", f"  ids:\n{ids}  limit: 64 ")
     (here / "a.yaml").write_text(text)
     capsys.readouterr()
     assert main(["schedule", "a.yaml", *RAY, *ELSEWHERE]) == 2

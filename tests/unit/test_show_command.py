@@ -50,8 +50,8 @@ def test_the_list_as_json_says_how_many_there_are(output: Path) -> None:
 
 def test_the_picture_is_named_after_the_id(output: Path) -> None:
     result = called(output, "--sample", "cat/02.png")
-    assert result.stdout.splitlines()[0] == "cat-02.png.png"
-    assert Image.open("cat-02.png.png").format == "PNG"
+    assert result.stdout.splitlines()[0] == "cat-02.png"
+    assert Image.open("cat-02.png").format == "PNG"
 
 
 def test_the_picture_can_go_elsewhere(output: Path, tmp_path: Path) -> None:

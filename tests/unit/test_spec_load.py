@@ -123,6 +123,12 @@ def test_set_gives_a_bare_name_parameters(file: Path) -> None:
     assert load_spec(file, ["metrics.0.grid=9"]).metrics[0].config == MAR(grid=9)
 
 
+def test_what_set_adds_is_its_own_mistake(file: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_spec(str(file), ["foo.bar=20"])
+    assert str(caught.value).startswith("--set foo.bar=20: foo: unknown key")
+
+
 def test_the_last_of_two_settings_counts(file: Path) -> None:
     assert load_spec(file, ["seed=1", "seed=2"]).seed == 2
 
