@@ -283,6 +283,7 @@ def test_a_mistake_is_one_line_with_the_mend(arguments: tuple[str, ...], phrase:
 def test_a_spec_that_is_too_large_for_a_plain_apply_says_what_to_do(here: Path, capsys: Capture) -> None:
     """Which keeps a copy of the object in an annotation, of 256 KiB at most."""
     assert main(["init", "a.yaml"]) == 0
+    capsys.readouterr()
     small = output(capsys, *RAY, *ELSEWHERE)
     assert "kubectl apply -f FILE" in small.splitlines()[0]
     ids = "".join(f"  - digits/{number:060d}\n" for number in range(4_000))
