@@ -56,7 +56,7 @@ class Train:
         """One row of `SCHEMA`, and the weights' file."""
         config = around.job.models[variant.model]
         known = inputs.labels >= 0
-        if not len(inputs.ids):
+        if not len(inputs.labels):
             raise FatalError(f"{variant.model}: {_why_none(inputs.failures)}")
         if not known.any():
             raise FatalError(f"{variant.model}: no sample of the training split has a label")

@@ -93,13 +93,15 @@ def test_what_moved_is_told_against_the_run_before_the_repeated_one(
     assert json.loads(capsys.readouterr().out)["before"]["run"] == names[0]
 
 
-def test_a_page_can_be_built_for_a_rerun_with_nothing_to_do(
+def test_the_page_of_a_rerun_with_nothing_to_do_is_that_of_the_run_that_did_it(
     run: Callable[..., str], output: Callable[[], Output], tmp_path: Path
 ) -> None:
+    page = Path(json.loads(run("--json"))["page"])
     run()
-    run()
+    page.unlink()
     assert main(["report", str(tmp_path / "out")]) == OK
-    assert (tmp_path / "out" / "report" / output().runs()[-1] / "index.html").is_file()
+    assert page.is_file() and page.parent.name == output().runs()[0]
+    assert [folder.name for folder in page.parents[1].iterdir() if folder.is_dir()] == [page.parent.name]
 
 
 def test_a_rerun_whose_page_is_gone_is_recorded_whole(

@@ -89,8 +89,8 @@ def test_own_function_is_told_the_number_of_classes(tmp_path: Path, monkeypatch:
     [
         ("math:sqrt", r"TypeError: "),
         ("builtins:dict", r"returned dict, expected nn\.Module"),
-        ("raising_nets:anything", r"cannot import 'raising_nets' from the Python path: KeyError: 'no such variable'"),
-        ("leaving_nets:anything", r"cannot import 'leaving_nets' from the Python path: SystemExit: 3"),
+        ("raising_nets:anything", r"cannot import 'raising_nets': KeyError: 'no such variable'"),
+        ("leaving_nets:anything", r"cannot import 'leaving_nets': SystemExit: 3"),
         ("failing_nets:fails", r"the function failed: ZeroDivisionError: first line$"),
         ("failing_nets:leaves", r"the function failed: SystemExit$"),
     ],
