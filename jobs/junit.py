@@ -98,9 +98,9 @@ def _trouble(record: Mapping[str, Any]) -> str:
     if record["status"] == "done":
         return ""
     if record["status"] != "failed":
-        return f"the run is {record['status']}"
-    if not record["failures"] and not record["lost"]:
-        return "what is committed cannot be read"
+        return f"the run is {record['status']}" + (f": {record['reason']}" if record.get("reason") else "")
+    if record.get("reason"):
+        return str(record["reason"])
     return f"{record['failures']} samples failed, {len(record['lost'])} units were lost"
 
 

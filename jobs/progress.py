@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from jobs.tally import Tally
 PLAIN_EVERY = 10.0  # seconds between plain lines
 QUIET_EVERY = 30.0  # the same, where nothing happens
 TROUBLES_SHOWN = 5
+ALIKE_SHOWN = 20  # lines of one kind, variant and reason: a method may fail on each of many units
 _TROUBLES: Mapping[str, str] = {
     "again": "trying again",
     "split": "trying its halves",
@@ -34,6 +36,7 @@ class Progress:
         self._console = console or Console(stderr=True, highlight=False)
         self._tally: Tally | None = None
         self._troubles: list[str] = []
+        self._alike: Counter[tuple[str, str, str]] = Counter()
         self._workers = ""
         self._said = time.monotonic()
         self._live: Live | None = None
@@ -92,8 +95,11 @@ class Progress:
             what = _TROUBLES[event.kind]
             trouble = f"{event.unit.variant} [{event.unit.start}, {event.unit.stop}): {what}: {event.reason}"
             self._troubles.append(trouble)
-            if self._live is None:
-                self.say(trouble)
+            kind = (event.unit.variant, event.kind, event.reason)
+            self._alike[kind] += 1
+            if self._live is None and self._alike[kind] <= ALIKE_SHOWN:
+                more = "; further ones like it are not told" if self._alike[kind] == ALIKE_SHOWN else ""
+                self.say(f"{trouble}{more}")
         if self._live is None and self._tally is not None and time.monotonic() - self._said >= PLAIN_EVERY:
             self._line(self._tally)
 

@@ -16,7 +16,9 @@ from cluster.profile import Profile
 from jobs.plan import Plan
 from jobs.spec import JobSpec
 from jobs.tally import Tally
+from pipeline.credential import without_credentials
 from pipeline.data import Dataset
+from pipeline.plain_text import plain_line
 from pipeline.stages.summarise import Summary
 from pipeline.stages.worker import Report
 from pipeline.store import Output
@@ -70,6 +72,7 @@ class RunRecord:
         *,
         failures: int = 0,
         summary: Iterable[Summary] = (),
+        reason: str = "",
     ) -> None:
         """Put the record as it stands now.
 
@@ -79,11 +82,13 @@ class RunRecord:
             status: `running`, `done`, `failed` or `stopped`.
             failures: samples that failed, over all stages.
             summary: the measures.
+            reason: why it stopped, or what cannot be read.
         """
         finished = datetime.now(UTC)
         record = {
             **self.facts,
             "status": status,
+            "reason": plain_line(without_credentials(reason)),
             "finished": None if status == "running" else finished.isoformat(timespec="seconds"),
             "seconds": round((finished - self.started).total_seconds(), 3),
             "units": {

@@ -163,7 +163,7 @@ def _carry_out(
         reason = str(error)
         if not record.started_units:
             with suppress(FatalError, RetryableError):
-                record.write(output, plan, "stopped")
+                record.write(output, plan, "stopped", reason=reason)
             raise
     # Where the disk is full or the store silent nothing more can be looked up or written either; why the run stopped is
     # told all the same.
@@ -176,7 +176,7 @@ def _carry_out(
             left = len(make_plan(spec, checked, profile, output, partial(cached_index, output)).queue)
             if plan.claims is not None and not plan.claims.shared:
                 record.done = units - left
-        record.write(output, plan, status, failures=failures)
+        record.write(output, plan, status, failures=failures, reason=reason)
     return Result(
         status,
         record.name,

@@ -62,6 +62,7 @@ class RunProgress:
         updated: its last sign of life, or its end.
         seconds: from the one to the other.
         left_seconds: the time that it will take yet, at most; None where it is not known, or the run has ended.
+        reason: why it stopped, in one line; empty where it did not, or the record does not tell.
         stages: its stages, in the order of the pipeline; empty in records of versions that did not note them.
     """
 
@@ -73,6 +74,7 @@ class RunProgress:
     updated: str
     seconds: float
     left_seconds: float | None = None
+    reason: str = ""
     stages: tuple[StageProgress, ...] = ()
 
     @property
@@ -185,6 +187,7 @@ def _progress(output: Output, record: Mapping[str, Any], sign: Mapping[str, Any]
         updated=updated,
         seconds=float(record["seconds"]) if ended else max(0.0, (last - began).total_seconds()),
         left_seconds=known.get("left_seconds") if status == "running" else None,
+        reason=str(record.get("reason") or "") if ended else "",
         stages=tuple(_stage(stage) for stage in known.get("stages") or ()),
     )
     if found.going_on:

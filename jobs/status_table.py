@@ -68,4 +68,5 @@ def _state(progress: RunProgress, now: datetime) -> str:
             "it finishes the rest"
         )
     idle = ", nothing to do" if progress.status == "done" and not any(one.done for one in progress.stages) else ""
-    return f"{progress.status} after {took}{idle}"
+    why = f": {progress.reason}" if progress.reason else ""
+    return f"{progress.status} after {took}{idle}{why}"

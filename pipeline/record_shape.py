@@ -109,6 +109,7 @@ class _Record(_Keys):
     started: _Time
     finished: _Time | None = None
     same_as: str | None = None
+    reason: str = ""
     seconds: float = 0.0
     samples: int = 0
     failures: int = 0

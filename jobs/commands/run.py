@@ -38,6 +38,8 @@ from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.filesystem import file_address
 from pipeline.store import open_output
 
+_LISTED = 12  # lost units named one by one
+
 LOG_VARIABLE = "HEATLINE_LOG"
 """Environment variable that names the log, for containers."""
 
@@ -161,13 +163,18 @@ def _show_best(output: str, run: str) -> None:
 
 def _advise(result: Result) -> None:
     if result.status == "stopped":
-        click.echo(f"{plain(result.reason)}; {result.left} units are left. Go on with the same command:", err=True)
+        # What no signal stopped was stopped by something that somebody has to see to.
+        mended = "" if result.reason.startswith("stopped by") else ", once that is mended"
+        left = counted(result.left, "unit")
+        click.echo(f"{plain(result.reason)}; {left} left. Go on with the same command{mended}:", err=True)
         click.echo(f"  {shlex.join(['heatline', *_again(sys.argv[1:], result)])}", err=True)
         return
     if result.reason:
         click.echo(plain(result.reason), err=True)
-    for line in result.lost:
+    for line in result.lost[:_LISTED]:
         click.echo(f"lost: {plain(line)}", err=True)
+    if len(result.lost) > _LISTED:
+        click.echo(f"lost: {len(result.lost) - _LISTED:,} more; the report has all", err=True)
     if result.stranded:
         click.echo(f"{result.stranded} units that wait for the lost ones were not done", err=True)
     if result.failures:

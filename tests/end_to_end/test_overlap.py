@@ -145,5 +145,5 @@ def test_fresh_that_was_stopped_before_it_began_is_to_be_said_again(
     monkeypatch.setattr(sys, "argv", ["heatline", *words, "--fresh"])
     assert main([*words, "--fresh"]) == INTERRUPTED
     told = capsys.readouterr().err
-    assert f"{len(before)} units are left" in told and told.splitlines()[-1].endswith("--fresh")
+    assert f"{len(before)} units left" in told and told.splitlines()[-1].endswith("--fresh")
     assert markers(tmp_path / "out") == before

@@ -83,6 +83,12 @@ def test_of_a_run_that_has_ended_the_record_speaks(output: Output) -> None:
     assert shown(found, ended).splitlines()[0] == f"{FIRST}: failed after 90 s"
 
 
+def test_why_a_run_stopped_is_told(output: Output) -> None:
+    ended = BEGAN + timedelta(seconds=90)
+    write_record(output, status="stopped", finished=ended.isoformat(), seconds=90.0, reason="no space left")
+    assert shown(progress_of(output), ended).splitlines()[0] == f"{FIRST}: stopped after 90 s: no space left"
+
+
 def test_totals_stand_in_the_json(output: Output) -> None:
     write_record(output)
     write_sign(output)
