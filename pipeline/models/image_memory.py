@@ -69,7 +69,7 @@ def placement(
     buffer = min(training.buffer, len(training)) + _IN_PASSING
     taken = training.bytes if holds_training else buffer * training.shard_bytes
     wanted = f"{training.bytes / 1e6:,.1f} MB of training and {test.bytes / 1e6:,.1f} MB of test images"
-    why = f"{wanted}, half of what {device} has free for them is {room / 1e6:,.1f} MB"
+    why = f"{wanted}; they may fill half of the memory that {device} has free, {room / 1e6:,.1f} MB"
     return Placement(holds_training, test.bytes + taken <= room, why)
 
 

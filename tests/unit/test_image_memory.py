@@ -34,7 +34,12 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, free: int, total: int = 10**9) 
 @pytest.mark.parametrize(
     ("room", "training", "test", "text"),
     [
-        (360_000, True, True, "held: 0.3 MB of training and 0.1 MB of test images, half of what cpu has free for them"),
+        (
+            360_000,
+            True,
+            True,
+            "held: 0.3 MB of training and 0.1 MB of test images; they may fill half of the memory that cpu",
+        ),
         (359_999, True, False, "held, but for the test images: 0.3 MB"),
         (300_000 + PASSING, True, False, "held, but"),
         (300_000 + PASSING - 1, False, True, "streamed: 0.3 MB"),
