@@ -38,7 +38,7 @@ def with_memory(monkeypatch: pytest.MonkeyPatch, free: int, total: int = 10**9) 
             360_000,
             True,
             True,
-            "held: 0.3 MB of training and 0.1 MB of test images; they may fill half of the memory that cpu",
+            "held: 0.3 MB of training and 0.1 MB of test images; they may fill half of the memory",
         ),
         (359_999, True, False, "held, but for the test images: 0.3 MB"),
         (300_000 + PASSING, True, False, "held, but"),
