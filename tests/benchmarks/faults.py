@@ -27,20 +27,23 @@ from fault_output import markers
 from fault_single import single_faults
 
 FORMS: dict[Form, float] = {"cluster": 0.4, "submitted": 0.4, "alone": 0.2}
+"""Share of the kills that each form of a job is to get."""
 
 
 def kill_at_random(laboratory: Laboratory, kills: int, seed: int, seconds: float) -> list[Found]:
     """Kill jobs until there were so many kills, or the time is over."""
     draws, began, made, jobs = np.random.default_rng(seed), time.monotonic(), 0, 0
     found: dict[str, Found] = {}
+    kills_of = dict.fromkeys(FORMS, 0)
     while made < kills and time.monotonic() - began < seconds:
-        form = list(FORMS)[int(draws.choice(len(FORMS), p=list(FORMS.values())))]
+        form = max(FORMS, key=lambda one: FORMS[one] * made - kills_of[one])
         job = KilledJob(laboratory, f"job-{jobs}", form, draws)
         whole = Found("")
         with whole.once():
             job.run(kills - made)
             whole.differences.append(laboratory.compare(f"job-{jobs}"))
         jobs, made = jobs + 1, made + len(job.kills)
+        kills_of[form] += len(job.kills)
         for name in {NAMES[form, kill.kind] for kill in job.kills}:
             one = found.setdefault(name, Found(name, again=0))
             struck = [kill for kill in job.kills if NAMES[form, kill.kind] == name]
