@@ -66,6 +66,8 @@ def drive(
             desk.hand_out()
             if not desk.busy.total() and pool.workers() and not queue.wait_for_others():
                 raise FatalError(f"{len(queue)} units wait for what no unit makes; this is a fault of the program")
+        if not pool.workers():
+            queue.rest()
         if hung_after is not None:
             desk.end_hung(hung_after)
         for attempt in pool.wait():

@@ -136,6 +136,9 @@ class UnitQueue:
         """Where nothing is ready and nothing under way: wait a moment for other runs; False where there are none."""
         return False
 
+    def rest(self) -> None:
+        """There is no worker at the moment; see `SharedQueue`."""
+
     def put_back(self, unit: Unit) -> None:
         """A unit that was taken is not done, through no fault of its own."""
         if (row := self._row(unit)) is not None:

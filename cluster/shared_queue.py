@@ -76,6 +76,10 @@ class SharedQueue(UnitQueue):
         time.sleep(_WAIT)
         return True
 
+    def rest(self) -> None:
+        """There is no worker at the moment, and one may take long to come: what is held is free for other runs."""
+        self._claims.give_all_back()
+
     def _is_free(self, place: Place) -> bool:
         return super()._is_free(place) and place not in self._withheld
 

@@ -280,6 +280,19 @@ def test_what_a_run_has_in_hand_is_told_of_by_its_worker_alone(output: Output, r
     assert first.from_elsewhere() == [] and len(first) == sum(first.count(path) for path in chain())
 
 
+def test_what_a_run_without_workers_held_is_done_by_the_other(output: Output, runs: ExitStack) -> None:
+    store = Store()
+    one, other = (begin(runs, output, store, chain()) for _ in range(2))
+    unit = one.take("worker")
+    assert unit is not None
+    while (taken := other.take(object())) is not None:
+        assert taken.start >= unit.stop
+    one.put_back(unit)
+    one.rest()
+    assert other.take("worker") == unit
+    assert one.take("another") is None, "now the other has it"
+
+
 def test_that_another_run_is_waited_for_is_told_once(output: Output, runs: ExitStack) -> None:
     store = Store()
     first = begin(runs, output, store, chain(size=16))
