@@ -38,8 +38,8 @@ def drive(
     A unit whose attempt failed is tried again alone on a worker: where one unit brings its worker down, those beside
     it lose an attempt once and not each time. One that brings it down again and again is cut until the guilty sample
     is found; see `Isolation`. Where one unit after the other fails for a passing reason, such as a store that does not
-    answer, no new ones are handed out for a while, and in the end the job stops: none of them is given up. Units of a
-    worker that left with its node go back to the queue as if never taken.
+    answer, no new ones are handed out for a while, and in the end the job stops: at most two of them are given up.
+    Units of a worker that left with its node go back to the queue as if never taken.
 
     Args:
         pool: the workers.

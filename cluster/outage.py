@@ -30,12 +30,14 @@ class Outage:
         self._clock = clock
         self._rests = 0
         self._units: set[Unit] = set()
-        self._since = self._until = float("-inf")
+        self._since = self._last = self._until = float("-inf")
 
     def note_failure(self, unit: Unit) -> None:
         """A unit failed for a passing reason: nothing new is to be handed out for a moment."""
-        if not self._units:
+        # What failed long ago, while others go on for hours, began no outage that lasts until now.
+        if self._clock() - self._last > LONGEST:
             self._since = self._clock()
+        self._last = self._clock()
         self._units.add(unit)
         # What was in flight fails together, and counts once.
         if self._clock() >= self._until:
@@ -44,7 +46,7 @@ class Outage:
 
     def note_success(self) -> None:
         """Something was done."""
-        self._rests, self._until = 0, float("-inf")
+        self._rests, self._last, self._until = 0, float("-inf"), float("-inf")
         self._units.clear()
 
     @property
@@ -54,7 +56,7 @@ class Outage:
 
     @property
     def lasts_long(self) -> bool:
-        """Whether it is time to stop."""
+        """Whether failures have followed each other for so long that it is time to stop."""
         return self._clock() - self._since > LONGEST
 
     @property

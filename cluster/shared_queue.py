@@ -66,6 +66,7 @@ class SharedQueue(UnitQueue):
         self._look_around()
         if self.ready or not len(self):
             return True
+        self._claims.look_again()
         if not self._withheld and not self._claims.neighbours:
             return False
         # Who has nothing to do holds nothing: else two runs could wait for what the other holds.
@@ -154,4 +155,8 @@ class SharedQueue(UnitQueue):
         partly = table.open[rows] & (missing > 0) & (missing < table.stops[rows] - table.starts[rows])
         for unit in list(table.units(rows.start + np.flatnonzero(partly))):
             edges = {edge for one in left for edge in one if unit.start < edge < unit.stop}
-            self._cut(unit, sorted(edges))
+            for piece in self._cut(unit, sorted(edges)):
+                # Also one that was in hand: what its worker commits overlaps and may not count.
+                row = table.row(piece)
+                if row is not None and not table.missing[row]:
+                    self._offer(path, np.array([row]))

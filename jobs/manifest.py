@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Literal
 
 from cluster.kuberay import (
@@ -204,7 +205,8 @@ def growing_profile(profile: Profile, deployment: Deployment, kind: Kind) -> dic
 
 
 def _apply(deployment: Deployment) -> str:
-    return "kubectl apply --server-side -f" if _size(deployment) > MOST_ANNOTATED else "kubectl apply -f"
+    copied = len(json.dumps(dict(deployment.files)))
+    return "kubectl apply --server-side -f" if copied > MOST_ANNOTATED else "kubectl apply -f"
 
 
 def _size(deployment: Deployment) -> int:

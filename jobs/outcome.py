@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ from pipeline.stages.variant import Split
 from pipeline.store import Output
 
 _TOLD = 3  # reasons, at most
+_PAUSES = (1.0, 5.0, 0.0)  # seconds after looks in which something is missing
 
 Failures = dict[Split, dict[int, str]]
 """By split, the positions of the samples that failed in any stage, with the first stage's reason."""
@@ -33,9 +35,14 @@ def check_whole(output: Output, plan: Plan) -> None:
     for unit in (*plan.queue.lost, *plan.queue.stranded):
         given_up[unit.variant] += len(unit)
     variants = plan.job.variants
-    parts = output.together(output.parts, variants)
-    if gone := sum(max(0, len(gaps(parts[path], one.total)) - given_up[path]) for path, one in variants.items()):
-        raise RetryableError(f"{gone:,} positions that were committed are not there any more")
+    for pause in _PAUSES:
+        parts = output.together(output.parts, variants)
+        gone = sum(max(0, len(gaps(parts[path], one.total)) - given_up[path]) for path, one in variants.items())
+        if not gone:
+            return
+        # A file server may show a folder as it was some seconds ago.
+        time.sleep(pause)
+    raise RetryableError(f"{gone:,} positions are not committed (any more) although every unit was done")
 
 
 def failed_samples(output: Output, plan: Plan) -> Failures:

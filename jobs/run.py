@@ -167,7 +167,7 @@ def _carry_out(
             raise
     # Where the disk is full or the store silent nothing more can be looked up or written either; why the run stopped is
     # told all the same.
-    left, failures = units - record.done, 0
+    left, failures = max(0, units - record.done), 0
     with suppress(FatalError, RetryableError):
         with suppress(ShardError):
             failures = sum(map(len, failed_samples(output, plan).values()))

@@ -128,6 +128,12 @@ class Claims:
                 self._clean()
                 self._remove(sign_file(self.run))
 
+    def look_again(self) -> None:
+        """See who is at work by now, where the last look is not just over."""
+        with suppress(FatalError, RetryableError), self._guard:
+            if self._clock() - self._looked >= self._look_every:
+                self._look()
+
     @property
     def neighbours(self) -> int:
         """How many other runs were at work at the last look."""

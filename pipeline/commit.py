@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.errors import FatalError, ShardError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.files import Folder, reading
 from pipeline.part import MARKER_NAME, MARKERS, PART_NAME, Failed, Part, Receipt
 
@@ -183,12 +183,12 @@ class CommitFolder(Folder):
         """As `read`, of positions that all have to be committed; a sample that failed has no row.
 
         Raises:
-            ShardError: some are not: what reads them would leave them out for good.
+            RetryableError: some are not: what reads them would leave them out for good.
         """
         left = stop - start - _covered(self._touching(variant, start, stop), start, stop)
         table = self.read(variant, start, stop, columns) if not left else None
         if table is None:
-            raise ShardError(
+            raise RetryableError(
                 f"{variant}: of positions {start} to {stop - 1}, {left} are not committed (any more); run the job again"
             )
         return table

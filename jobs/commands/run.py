@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jobs.cli import FAILED, INTERRUPTED, MISTAKE, OK, STOPPED
 from jobs.console import counted, plain
-from jobs.headline import headlines
+from jobs.headline import Headline, headlines
 from jobs.junit import refused_cases, run_cases, write_junit
 from jobs.log import STANDARD_ERROR, logging_to
 from jobs.notify import (
@@ -150,7 +150,10 @@ def _tell(result: Result, output: str, page: str | None, *, advised: bool) -> No
 
 def _show_best(output: str, run: str) -> None:
     """The best figure of each measure, on standard error; the report has all."""
-    found = headlines(open_output(output).run(run))
+    found: list[Headline] = []
+    # The run is over: that its figures cannot be looked up now changes nothing of it.
+    with suppress(FatalError, RetryableError, ShardError):
+        found = headlines(open_output(output).run(run))
     if not found:
         return
     click.echo("the best by each measure, the random control aside:", err=True)

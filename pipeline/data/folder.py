@@ -122,7 +122,8 @@ def folder_state(root: Path) -> list[list[object]]:
 
     A file that is added or removed changes its folder's time. One that is rewritten in place does not: it is noticed by
     its own size and time in a folder of at most `WATCHED` images, and in a larger one not at all, since to look at each
-    of a million files takes minutes on a file server.
+    of a million files takes minutes on a file server. The list is made anew then; the data set is another one where a
+    size has changed.
     """
     state: list[list[object]] = [["", root.stat().st_mtime_ns]]
     for name in class_folders(root):

@@ -56,7 +56,7 @@ class ImageFolder(SourceConfig):
         )
 
     def state(self) -> object:
-        """Modification times of the folder and its class folders."""
+        """See `folder_state`."""
         return folder_state(existing_folder(self.path))
 
     def read(self, rows: pa.Table, size: Size | None, threads: int) -> Pixels:

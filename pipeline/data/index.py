@@ -40,7 +40,8 @@ class IndexFacts:
 def index_key(config: SourceConfig) -> str:
     """A name under which the index can be kept: it changes when the source may have changed.
 
-    Costs a look at file and folder times, whatever the number of images. What is selected is no part of it.
+    Costs a look at folder times and at the files of small folders, whatever the number of images. What is selected is
+    no part of it.
 
     Raises:
         FatalError: the source is missing.

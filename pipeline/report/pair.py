@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isclose
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from pipeline.ranges import gaps
 from pipeline.report.record import RunRecord
 from pipeline.stages.summarise import Summary
 from pipeline.store import Output
+
+if TYPE_CHECKING:
+    from pipeline.data import Dataset
 
 NO_SAMPLE = "the runs have no sample in common"
 OTHER_LABELS = "samples of one name have other labels"
@@ -68,6 +72,8 @@ class Pairs:
         self._fingerprints = [fingerprints(run.record) for run in (before, after)]
         self._read: dict[int, tuple[tuple[str, str, str], pa.Table | None]] = {}
         self._failed: dict[tuple[int, str, int], pa.Array] = {}
+        self._dataset: Dataset | None = None
+        self._left_out: dict[str, pa.Array] = {}
 
     def same_rows(self, old: Summary, new: Summary) -> bool:
         """Whether both figures are of the same committed rows: nothing was computed anew between the runs."""
@@ -134,9 +140,11 @@ class Pairs:
         from pipeline.report.dataset import run_dataset  # noqa: PLC0415
 
         path, total = record.scored[new.model, new.method, new.metric]
-        dataset = run_dataset(output, output.run(record.run))
-        left = gaps(output.parts(path), total)
-        return pa.array([one for start, stop in left for one in dataset.ids(start, stop)], pa.string())
+        if path not in self._left_out:
+            self._dataset = self._dataset or run_dataset(output, output.run(record.run))
+            left = [self._dataset.ids(start, stop) for start, stop in gaps(output.parts(path), total)]
+            self._left_out[path] = pa.array([one for ids in left for one in ids], pa.string())
+        return self._left_out[path]
 
     def _failures(self, run: Run, one: Summary) -> list[pa.Array]:
         """Ids of the samples that failed on the way to a figure: predicted, explained or scored."""

@@ -176,8 +176,7 @@ def _compared(pairs: Pairs, old: Summary, new: Summary, tolerance: Mapping[str, 
         note = found.reason
     if old.mean is None or new.mean is None:
         return replace(one, lost=old.mean is not None, note=_no_value(one))
-    # Of what the second run gave up a record tells no more than that there are fewer samples.
-    given_up = max(0, old.n + old.missing - new.n - new.missing) if after.lost and new.over == "samples" else 0
+    given_up = _given_up(pairs.before.record, after, old, new)
     gone = new.missing + given_up
     lost = clear_loss((old.missing, old.n + old.missing), (gone, new.n + gone))
     one = replace(one, after_missing=gone, difference=new.mean - old.mean, note=note, lost=lost)
@@ -185,6 +184,14 @@ def _compared(pairs: Pairs, old: Summary, new: Summary, tolerance: Mapping[str, 
         return one
     low, high = unpaired_interval((old.mean, old.low, old.high), (new.mean, new.low, new.high))
     return replace(one, low=low, high=high)
+
+
+def _given_up(before: RunRecord, after: RunRecord, old: Summary, new: Summary) -> int:
+    """Samples that the second run did not come to, though it was to: fewer of as many, where units of it were lost."""
+    totals = {record.scored.get((new.model, new.method, new.metric), ("", 0))[1] for record in (before, after)}
+    if not after.lost or len(totals) > 1 or new.over != "samples":
+        return 0
+    return max(0, old.n + old.missing - new.n - new.missing)
 
 
 def _paired(one: Change, found: Paired, seed: int) -> Change:

@@ -75,7 +75,7 @@ def stored_ranks(output: Output, variant: str, start: int, stop: int) -> tuple[N
     """Committed ranks of positions start to stop − 1: those positions that have some, and (n, H, W) int32.
 
     Raises:
-        ShardError: not all of them are committed.
+        RetryableError: not all of them are committed.
     """
     table = output.read_all(variant, start, stop)
     return table["position"].to_numpy(), stored_tensor(table["ranks"]).to(torch.int32)

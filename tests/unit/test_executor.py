@@ -258,6 +258,17 @@ def test_a_unit_that_alone_fails_each_time_is_given_up(clock: Clock) -> None:
     assert queue.lost == {POISON: "no answer"} and queue.stranded == {Unit("a", 2, 3)}
 
 
+def test_failures_that_are_far_apart_are_no_outage() -> None:
+    """Eight trainings of hours run side by side; that three fail once each, long apart, is no reason to stop."""
+    now = 0.0
+    outage = Outage(lambda: now)
+    for number in range(4):
+        outage.note_failure(Unit("p", number, number + 1))
+        assert not outage.lasts_long
+        now += 20 * 60
+    assert outage.is_general
+
+
 def test_rests_grow_as_long_as_nothing_is_done() -> None:
     now = 0.0
     outage = Outage(lambda: now)

@@ -280,6 +280,41 @@ def test_what_a_run_has_in_hand_is_told_of_by_its_worker_alone(output: Output, r
     assert first.from_elsewhere() == [] and len(first) == sum(first.count(path) for path in chain())
 
 
+def test_what_was_in_hand_while_another_run_took_a_part_of_it_is_not_left_over(
+    output: Output, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run stood still so long that its claims did not count any more, with units in hand."""
+    store = Store()
+    long, short = (
+        {"p": variant("p", "predict", size, total=total), "wide": variant("wide", "attribute", 32, total=total)}
+        for size, total in ((2, 24), (8, 21))
+    )
+    one = begin(runs, output, store, long)
+    taken = [unit for unit in (one.take(number) for number in range(12)) if unit is not None]
+    hand = [unit for unit in taken if unit.variant == "p" and unit.start in (16, 18, 20)]
+    for unit in taken:
+        if unit not in hand and unit.variant == "p" and unit.start < 16:
+            store.commit(unit)
+            one.done(unit)
+    one._claims.give_all_back()
+    with ExitStack() as short_run:
+        other = begin(short_run, output, store, short)
+        while (unit := other.take("other")) is not None:
+            store.commit(unit)
+            other.done(unit)
+    assert Part(16, 21, "0" * 16) in store.parts["p"]
+    for _ in range(100):
+        unit = one.take("worker")
+        if unit is None and hand:
+            unit = hand.pop()
+        if unit is None:
+            break
+        if one.is_left(unit):
+            store.commit(unit)
+            one.done(unit)
+    assert not len(one), "the last position of the unit that was cut is somebody's"
+
+
 def test_what_a_run_without_workers_held_is_done_by_the_other(output: Output, runs: ExitStack) -> None:
     store = Store()
     one, other = (begin(runs, output, store, chain()) for _ in range(2))

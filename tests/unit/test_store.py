@@ -159,7 +159,7 @@ def test_what_has_to_be_whole_is_whole_or_an_error(output: Output, start: int, s
         failed = [Failed(first, f"s{first}", "no image")]
         output.commit(VARIANT, first, last, rows(first + 1, last), failed, ids(first, last))
     if left:
-        with pytest.raises(ShardError, match=f"of positions {start} to {stop - 1}, {left} are not committed"):
+        with pytest.raises(RetryableError, match=f"of positions {start} to {stop - 1}, {left} are not committed"):
             output.read_all(VARIANT, start, stop)
     else:
         assert output.read_all(VARIANT, start, stop, ["position"])["position"].to_pylist() == [1, 2, 3]
