@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from jobs.repeating import repeating
 from jobs.status import EVERY, progress_file, sign_of_life
 from jobs.tally import Tally
 from pipeline.errors import FatalError, RetryableError
@@ -25,23 +25,15 @@ def signs_of_life(output: Output, run: str, tally: Tally, every: float = EVERY) 
         tally: its counts.
         every: seconds between two signs: on an object store, one small put each.
     """
-    ended = threading.Event()
 
     def write() -> None:
         with suppress(FatalError, RetryableError):
             output.write_bytes(progress_file(run), sign_of_life(tally.stages(), tally.left_seconds()))
 
-    def beat() -> None:
-        while not ended.wait(every):
-            write()
-
     write()
-    thread = threading.Thread(target=beat, name="signs of life", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeating(write, every, "signs of life"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         with suppress(FatalError, RetryableError):
             output.remove(progress_file(run))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from cluster.executor import Event
 from jobs.console import plain
+from jobs.repeating import repeating
 from jobs.status_table import left_text, stage_table
 from jobs.tally import Tally
 
@@ -57,7 +57,7 @@ class Progress:
             return
         self.say(f"{total} units to do" + (f", {reused} committed before" if reused else ""))
         if not self._console.is_terminal:
-            with self._saying_now_and_then(tally):
+            with repeating(self._tell_that_it_goes_on, 1.0, "progress"):
                 yield
             self._line(tally)
             return
@@ -65,23 +65,10 @@ class Progress:
         with Live(console=self._console, refresh_per_second=4, get_renderable=lambda: self._table(tally)) as self._live:
             yield
 
-    @contextmanager
-    def _saying_now_and_then(self, tally: Tally) -> Iterator[None]:
-        """A training, or a wait for workers, may take long without an event: a line tells that the run goes on."""
-        over = threading.Event()
-
-        def say() -> None:
-            while not over.wait(1.0):
-                if time.monotonic() - self._said >= QUIET_EVERY:
-                    self._line(tally)
-
-        thread = threading.Thread(target=say, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+    def _tell_that_it_goes_on(self) -> None:
+        """A training, or a wait for workers, may take long without an event."""
+        if self._tally is not None and time.monotonic() - self._said >= QUIET_EVERY:
+            self._line(self._tally)
 
     def show(self, event: Event) -> None:
         """Take an event in that the tally has counted."""

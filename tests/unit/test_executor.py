@@ -4,119 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable
 
 import pytest
+from fake_pool import POISON, FakePool, alone, variants
 
 from cluster.attempt import Attempt, Order, WorkerDiedError, WorkerGoneError
 from cluster.drive import NODES_LOST, drive
 from cluster.executor import Event
 from cluster.isolation import LAST_TRIES
-from cluster.outage import FIRST_REST, LONGEST, LONGEST_REST, Outage
 from cluster.queue import UnitQueue
 from pipeline.contracts import Cost
 from pipeline.errors import FatalError, RetryableError, ShardError
-from pipeline.part import Receipt
 from pipeline.stages.unreadable import UNREADABLE
-from pipeline.stages.variant import Read, StageName, Unit, Variant
-from pipeline.stages.worker import Report
-
-POISON = Unit("p", 2, 3)
-
-
-def variants(total: int = 8, size: int = 1) -> dict[str, Variant]:
-    predict = Variant("p", "predict", "p", total, size, Cost(1, 0), (), "m")
-    attribute = Variant("a", "attribute", "a", total, size, Cost(1, 1), (Read("p"),), "m")
-    return {"p": predict, "a": attribute}
-
-
-def alone(stage: StageName, total: int, size: int) -> UnitQueue:
-    """A queue of one variant."""
-    return UnitQueue({"p": Variant("p", stage, "p", total, size, Cost(1, 0), (), "m")}, {})
-
-
-class FakePool:
-    """Two workers that answer one order a wait; a deadly one brings down all that its worker has.
-
-    Attributes:
-        kills: whether an order brings its worker down.
-        errors: what units end with instead.
-        death: the error of a worker's end.
-        deaths: workers that died.
-        done: ranges that were committed, and those that were given up with the reason.
-    """
-
-    def __init__(
-        self,
-        kills: Callable[[Order], bool] = lambda order: False,
-        errors: dict[Unit, Exception] | None = None,
-        death: Callable[[], RetryableError] = lambda: WorkerDiedError("crashed"),
-    ) -> None:
-        self.kills, self.errors, self.death = kills, errors or {}, death
-        self.flying: dict[Hashable, list[Order]] = {0: [], 1: []}
-        self.most, self.deaths = 0, 0
-        self.started: list[Order] = []
-        self.done: list[Unit] = []
-        self.given_up: dict[Unit, str] = {}
-        self.ended: list[tuple[Hashable, str]] = []
-        self.why = ""
-
-    def workers(self) -> Sequence[Hashable]:
-        return tuple(self.flying)
-
-    def asked(self) -> int:
-        return 0
-
-    def adapt(self, useful: int) -> None:
-        assert useful > 0
-
-    def trouble(self) -> str:
-        told, self.why = self.why, ""
-        return told
-
-    def start(self, worker: Hashable, order: Order) -> None:
-        self.flying[worker].append(order)
-        self.started.append(order)
-        self.most = max(self.most, len(self.flying[worker]))
-
-    def wait(self) -> Iterable[Attempt]:
-        for worker, orders in self.flying.items():
-            if any(map(self.kills, orders)):
-                self.flying[worker] = []
-                self.deaths += 1
-                return [Attempt(worker, order, None, self.death()) for order in orders]
-        worker = next((worker for worker, orders in self.flying.items() if orders), None)
-        if worker is None:
-            return []
-        order = self.flying[worker].pop(0)
-        if order.unit in self.errors:
-            return [Attempt(worker, order, None, self.errors[order.unit])]
-        return [Attempt(worker, order, self.report(order), None)]
-
-    def report(self, order: Order) -> Report | None:
-        unit = order.unit
-        if order.task == "look":
-            return None
-        if order.task == "give_up":
-            self.given_up[unit] = order.reason
-        else:
-            self.done.append(unit)
-        failures = len(unit) if order.task == "give_up" else 0
-        return Report(unit, Receipt(unit.start, unit.stop, len(unit) - failures, failures, 0, 0.0), 0.0, 0.0, 0.0)
-
-    def end(self, worker: Hashable, reason: str) -> None:
-        self.ended.append((worker, reason))
-
-    def units(self) -> list[Unit]:
-        return [order.unit for order in self.started]
-
-    def covered(self, variant: str) -> list[int]:
-        """Positions of a variant that were committed, as often as they were."""
-        every = [*self.done, *self.given_up]
-        return sorted(
-            position for unit in every if unit.variant == variant for position in range(unit.start, unit.stop)
-        )
+from pipeline.stages.variant import StageName, Unit, Variant
 
 
 def touching(*positions: int, variant: str = "p") -> Callable[[Order], bool]:
@@ -197,92 +98,6 @@ def test_an_image_that_ends_the_process_is_named_as_such_by_every_stage_that_cam
         Unit(path, 9, 10) for path in stages
     }
     assert set(pool.given_up.values()) == {UNREADABLE}
-
-
-class Failing(FakePool):
-    """Storage fails a number of times, whatever the unit."""
-
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.times = times
-
-    def wait(self) -> Iterable[Attempt]:
-        if not self.times or not any(self.flying.values()):
-            return super().wait()
-        self.times -= 1
-        worker = next(worker for worker, orders in self.flying.items() if orders)
-        return [Attempt(worker, self.flying[worker].pop(0), None, RetryableError("no answer"))]
-
-
-class Clock:
-    """Time that passes while somebody sleeps."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 0.0
-        monkeypatch.setattr("cluster.drive.time", SimpleNamespace(sleep=self.sleep))
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-@pytest.mark.parametrize(("times", "seconds"), [(1, 0.0), (5, 0.25), (7, 0.75)])
-def test_a_store_that_does_not_answer_for_a_while_costs_time_and_no_unit(
-    times: int, seconds: float, clock: Clock
-) -> None:
-    pool, queue = Failing(times), UnitQueue(variants(), {})
-    drive(pool, queue, lambda event: None, in_flight=2, retries=3, clock=clock)
-    assert pool.covered("p") == pool.covered("a") == list(range(8)) and not queue.lost
-    assert clock.now == seconds
-
-
-@pytest.mark.parametrize("retries", [0, 3, 1000])
-def test_a_store_that_never_answers_stops_the_job_and_gives_up_no_unit(retries: int, clock: Clock) -> None:
-    pool, queue = Failing(10**6), UnitQueue(variants(1000), {})
-    with pytest.raises(RetryableError, match="one unit after the other fails: no answer"):
-        drive(pool, queue, lambda event: None, in_flight=2, retries=retries, clock=clock)
-    assert len(queue.lost) <= 2, "of which nobody could tell yet that it was not theirs"
-    assert clock.now < LONGEST + 2 * LONGEST_REST and (not retries or clock.now > LONGEST_REST)
-
-
-def test_a_unit_that_alone_fails_each_time_is_given_up(clock: Clock) -> None:
-    pool, queue = FakePool(errors={POISON: RetryableError("no answer")}), UnitQueue(variants(), {})
-    drive(pool, queue, lambda event: None, in_flight=2, retries=3, clock=clock)
-    assert queue.lost == {POISON: "no answer"} and queue.stranded == {Unit("a", 2, 3)}
-
-
-def test_failures_that_are_far_apart_are_no_outage() -> None:
-    """Eight trainings of hours run side by side; that three fail once each, long apart, is no reason to stop."""
-    now = 0.0
-    outage = Outage(lambda: now)
-    for number in range(4):
-        outage.note_failure(Unit("p", number, number + 1))
-        assert not outage.lasts_long
-        now += 20 * 60
-    assert outage.is_general
-
-
-def test_rests_grow_as_long_as_nothing_is_done() -> None:
-    now = 0.0
-    outage = Outage(lambda: now)
-    grown = []
-    for number in range(9):
-        outage.note_failure(Unit("p", number % 2, number % 2 + 1))
-        grown.append(outage.rest)
-        now += outage.rest
-    assert grown == [FIRST_REST * 2**number for number in range(7)] + [LONGEST_REST] * 2
-    assert not outage.is_general, "two units are not many"
-    outage.note_failure(Unit("p", 2, 3))
-    assert outage.is_general
-    outage.note_success()
-    assert outage.rest == 0 and not outage.is_general
 
 
 def test_where_every_sample_is_deadly_a_bounded_number_of_workers_dies() -> None:
