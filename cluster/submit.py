@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,12 @@ from pipeline.suggestion import did_you_mean
 
 STOP_SECONDS = 60
 """What a job gets to write its record after it was told to stop; Ray's own 3 seconds are not enough for that."""
+
+READY_SECONDS = 90.0
+"""A cluster that has just been started takes no jobs until the agent of a node is up."""
+
+_NOT_READY = "No available agent"
+"""What Ray's dashboard says then."""
 
 LOST_SECONDS = 60.0
 """For so long the cluster may not answer while a job is followed."""
@@ -82,14 +88,34 @@ class Jobs:
         mend = did_you_mean(identifier, names) or (f"; known: {', '.join(names)}" if names else "; it knows of none")
         raise FatalError(f"{self.address}: no job '{identifier}'{mend}")
 
-    def submit(self, parcel: Parcel) -> tuple[Submission, bool]:
+    def submit(self, parcel: Parcel, waiting: Callable[[str], object] = lambda line: None) -> tuple[Submission, bool]:
         """Submit a job, unless the very same is waiting or running already.
 
         Its id is the parcel's; each further attempt, after one that has ended, gets the next number (`-2`, `-3`).
 
+        Args:
+            parcel: the job.
+            waiting: is told in one line that the cluster is not ready yet, as one is that has just been started.
+
         Returns:
             The job, and whether it was there before.
+
+        Raises:
+            RetryableError: the cluster does not answer, or does not get ready.
         """
+        began, told = time.monotonic(), False
+        while True:
+            try:
+                return self._submit(parcel)
+            except RetryableError as error:
+                if _NOT_READY not in str(error) or time.monotonic() - began > READY_SECONDS:
+                    raise
+            if not told:
+                told = True
+                waiting(f"{self.address}: the cluster takes no jobs yet: waiting up to {READY_SECONDS:g} s")
+            time.sleep(1)
+
+    def _submit(self, parcel: Parcel) -> tuple[Submission, bool]:
         while True:
             attempts = self._attempts(parcel.identifier)
             running = [one for one in attempts.values() if not one.has_ended]

@@ -22,6 +22,7 @@ class Dashboard:
         submitted: the requests that were taken.
         quicker: ids that somebody else submits the moment before.
         nodes: the resources of each node.
+        without_agent: submissions that find no agent yet, as in a cluster that has just been started.
         troubled: requests that are answered by 503 from now on, as by a proxy whose server does not answer.
     """
 
@@ -34,6 +35,7 @@ class Dashboard:
     nodes: list[dict[str, float]] = field(default_factory=list)
     troubled: int = 0
     troubled_by_a_stop: int = 0
+    without_agent: int = 0
     address: str = ""
 
     def put(self, identifier: str, status: str, **further: Any) -> None:
@@ -93,6 +95,9 @@ class Dashboard:
         return {**counts, "result": found, "partial_failure_warning": "", "warnings": []}
 
     def _submit(self, request: dict[str, Any]) -> tuple[int, Any]:
+        if self.without_agent:
+            self.without_agent -= 1
+            return 500, "No available agent to submit job, please try again later."
         identifier = request["submission_id"]
         if identifier in self.quicker:
             self.put(identifier, "RUNNING")

@@ -76,7 +76,7 @@ def submit(
         python=python,
         command=without_address(sys.argv[1:]),
     )
-    job, attached = jobs.submit(parcel)
+    job, attached = jobs.submit(parcel, lambda line: click.echo(line, err=True))
     said = {"address": jobs.address, "attached": attached}
     if not as_json:
         _tell(job, jobs.address, attached=attached, advised=not follow)

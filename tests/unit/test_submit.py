@@ -198,6 +198,27 @@ def test_a_lost_connection_is_taken_up_where_it_broke(dashboard: Dashboard, monk
     assert list(jobs.follow("birds-1")) == ["one\n", "two\nthr", "ee\n", "four\n"]
 
 
+def test_a_cluster_that_has_just_been_started_is_waited_for(
+    dashboard: Dashboard, parcel: Parcel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, told = 0.0, list[str]()
+
+    def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += 10 * seconds
+
+    monkeypatch.setattr("cluster.submit.time", SimpleNamespace(sleep=pass_time, monotonic=lambda: now))
+    dashboard.without_agent = 5
+    job, attached = Jobs(dashboard.address).submit(parcel, told.append)
+    assert (job.id, attached, len(dashboard.submitted)) == (parcel.identifier, False, 1)
+    assert told == [f"{dashboard.address}: the cluster takes no jobs yet: waiting up to 90 s"]
+    dashboard.jobs.clear()
+    dashboard.without_agent = 1000
+    with pytest.raises(RetryableError, match="No available agent"):
+        Jobs(dashboard.address).submit(parcel)
+    assert dashboard.without_agent > 985
+
+
 def test_a_job_without_a_word_is_looked_up_and_the_rest_of_its_log_fetched(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
