@@ -199,17 +199,14 @@ class UnitQueue:
         return rest
 
     def _cut(self, unit: Unit, edges: Sequence[int]) -> list[Unit]:
-        """Put pieces in the place of a unit, cut at some of its positions; they are in hand or wait as it did."""
+        """Put pieces in the place of a unit, cut at some of its positions; nobody is offered them."""
         row, table, place = self._row(unit), self._tables[unit.variant], self._place_of(unit)
         if row is None:
             raise ValueError(f"{unit} is not to be done")
-        in_hand = not table.ready[row] and not table.missing[row]
         self._ready[place] -= int(table.ready[row])
         rows = table.cut(row, edges)
         self._count_open(unit, len(edges))
         table.missing[rows] = self._missing(unit.variant, table.starts[rows], table.stops[rows])
-        if not in_hand:
-            self._offer(unit.variant, rows.start + np.flatnonzero(table.missing[rows] == 0))
         return list(table.units(range(rows.start, rows.stop)))
 
     def _missing(self, path: str, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:

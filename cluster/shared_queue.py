@@ -155,8 +155,7 @@ class SharedQueue(UnitQueue):
         partly = table.open[rows] & (missing > 0) & (missing < table.stops[rows] - table.starts[rows])
         for unit in list(table.units(rows.start + np.flatnonzero(partly))):
             edges = {edge for one in left for edge in one if unit.start < edge < unit.stop}
-            for piece in self._cut(unit, sorted(edges)):
-                # Also one that was in hand: what its worker commits overlaps and may not count.
-                row = table.row(piece)
-                if row is not None and not table.missing[row]:
-                    self._offer(path, np.array([row]))
+            pieces = self._cut(unit, sorted(edges))
+            # Also those of one that was in hand: what its worker commits overlaps and may not count.
+            rows = table.beginning(pieces[0].start, pieces[-1].stop)
+            self._offer(path, rows.start + np.flatnonzero(table.missing[rows] == 0))

@@ -169,8 +169,8 @@ def _print_notes(console: Console, rerun: Rerun, hidden: int) -> None:
             if one.lost and one.after is not None
         ],
     )
-    if given_up := len(rerun.after.lost):
-        console.print(f"The second run gave up {given_up} unit{'s' if given_up > 1 else ''}; its page says which.")
+    if rerun.after.lost:
+        console.print(f"The second run gave up {counted(len(rerun.after.lost), 'unit')}; its page says which.")
     moved = max((one.retargeted for one in rerun.changes), default=0)
     if moved:
         console.print(f"Of up to {moved} samples another class is explained than before.")
