@@ -30,11 +30,13 @@ class LocalExecutor:
         worker = Worker(job, "cuda" if self._profile.gpus_per_worker else "cpu")
         begin()
         with ThreadPoolExecutor(self._profile.in_flight, thread_name_prefix="unit") as threads:
+            pool = _Threads(worker, threads)
             try:
-                drive(_Threads(worker, threads), queue, watch, self._profile.in_flight, self._profile.retries)
+                drive(pool, queue, watch, self._profile.in_flight, self._profile.retries)
             except BaseException:
                 # A signal as well as an error: a thread cannot be ended, so what it does is finished.
                 watch(Event("stopping", reason="stopping: units in flight are finished first"))
+                pool.finish()
                 raise
 
 
@@ -66,6 +68,11 @@ class _Threads:
         for future in done:
             order, error = self._running.pop(future), future.exception()
             yield Attempt(0, order, None if error else future.result(), error)
+
+    def finish(self) -> None:
+        """Wait for what is under way, a second at a time: a signal that comes just before a wait is seen after it."""
+        while wait(self._running, timeout=1).not_done:
+            pass
 
     def end(self, worker: Hashable, reason: str) -> None:
         raise FatalError(reason)
