@@ -124,7 +124,9 @@ class Claims:
             if self._neighbours:
                 # Who began while this run was at work has to learn that what it planned may be done by now.
                 self._write()
-            else:
+                # Of runs that end at the same moment each saw the other at work; the last to write sees none.
+                self._look()
+            if not self._neighbours:
                 self._clean()
                 self._remove(sign_file(self.run))
 

@@ -17,7 +17,7 @@ import pytest
 from pipeline import claim
 from pipeline.claim import Claims
 from pipeline.errors import FatalError, RetryableError
-from pipeline.neighbour import CLAIMS, EXPIRED, Stretch, sign
+from pipeline.neighbour import CLAIMS, EXPIRED, Neighbours, Seen, Stretch, sign
 from pipeline.noise import Noise
 from pipeline.store import Output, open_output
 
@@ -290,6 +290,21 @@ def test_a_run_that_came_and_went_is_noticed(output: Output) -> None:
             assert other.take(Stretch("m", 0, 1)) and other.shared
         assert mine.take(Stretch("m", 0, 1)), "it has ended"
         assert mine.shared and not mine.neighbours
+    assert output.names(CLAIMS) == []
+
+
+def test_runs_that_end_at_the_same_moment_leave_nothing(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = claims(output).__enter__(), claims(output).__enter__()
+    look = Neighbours.look
+
+    def ends_meanwhile(self: Neighbours) -> Seen:
+        seen = look(self)
+        monkeypatch.setattr(Neighbours, "look", look)
+        other.__exit__(None, None, None)  # after the look, and before what the look leads to
+        return seen
+
+    monkeypatch.setattr(Neighbours, "look", ends_meanwhile)
+    one.__exit__(None, None, None)
     assert output.names(CLAIMS) == []
 
 
