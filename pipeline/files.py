@@ -25,8 +25,8 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Seconds between attempts at a read that pyarrow gave up at once, as it does where the text of S3's error is longer
 than what is read."""
 
-AT_ONCE = 5.0
-"""Seconds after which it has tried again itself."""
+PATIENCE = 20.0
+"""Seconds after which a read is not attempted again: pyarrow itself waits for a silent store, half a minute each time."""
 
 Result = TypeVar("Result")
 
@@ -88,12 +88,12 @@ class Folder:
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file."""
+        began = time.monotonic()
         for pause in () if self._local else PAUSES:
-            began = time.monotonic()
             try:
                 return self._content(name)
             except RetryableError:
-                if time.monotonic() - began > AT_ONCE:
+                if time.monotonic() - began > PATIENCE:
                     raise
             time.sleep(pause)
         return self._content(name)
