@@ -26,7 +26,7 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 than what is read."""
 
 PATIENCE = 20.0
-"""Seconds after which a read is not attempted again: pyarrow itself waits for a silent store, half a minute each time."""
+"""Seconds after which a read is not attempted again: for a silent store pyarrow itself waits, half a minute."""
 
 Result = TypeVar("Result")
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import struct
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import RetryableError
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Array = NDArray[np.uint8]
@@ -47,15 +52,50 @@ _PILLOW_ERRORS = (
     ArithmeticError,
     AttributeError,
     NotImplementedError,
-    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
 )
 
+# Seconds between attempts at an image that there is no memory for: others may hold it for a moment. Of some damaged
+# images Pillow says so as well, so that there is an end to it.
+_MEMORY_PAUSES = (0.2, 0.5, 1.0)
+
+# What is wrong with a machine or a mount and not with the file.
+_PASSING = (
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EAGAIN,
+    errno.ENOTCONN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+)
+
 
 class UnusableImageError(Exception):
     """This image cannot be used; the message is the reason, one line."""
+
+
+def unreadable(file: str, error: OSError) -> UnusableImageError | RetryableError:
+    """What it means that a file on a disk or a mount cannot be read.
+
+    Args:
+        file: the file, for people.
+        error: what was raised.
+
+    Returns:
+        Retryable where it is the machine or the mount that fails: the image has no part in it.
+    """
+    text = f"{file} cannot be read: {error.strerror or one_line(error)}"
+    return (RetryableError if error.errno in _PASSING else UnusableImageError)(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +218,26 @@ def opened(data: bytes, use: Callable[[Image.Image], Item], formats: tuple[str, 
     """
     if not data:
         raise UnusableImageError("the file is empty")
+    for pause in _MEMORY_PAUSES:
+        with suppress(MemoryError):
+            return _opened(data, use, formats)
+        time.sleep(pause)
+    try:
+        return _opened(data, use, formats)
+    except MemoryError as error:
+        raise UnusableImageError(f"cannot be decoded: {one_line(error)}") from error
+
+
+def _opened(data: bytes, use: Callable[[Image.Image], Item], formats: tuple[str, ...]) -> Item:
+    """As `opened`, once; a MemoryError where memory is what lacks."""
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             return use(image)
     except UnidentifiedImageError:
         raise UnusableImageError(f"not an image in {', '.join(formats)}") from None
     except _PILLOW_ERRORS as error:
+        if "out of memory" in str(error):
+            raise MemoryError(one_line(error)) from error
         raise UnusableImageError(f"cannot be decoded: {one_line(error)}") from error
 
 

@@ -31,8 +31,17 @@ class Memory:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or the host has no memory left."""
-    # PyTorch's CPU allocator (on Linux, then on Windows) and CUDA's libraries raise plain RuntimeErrors.
-    said = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
+    # PyTorch's CPU allocator (on Linux, then on Windows), CUDA's libraries, Python's threads and the loader of native
+    # libraries, at work where a package is first used, raise errors of other kinds.
+    said = (
+        "can't allocate memory",
+        "not enough memory",
+        "out of memory",
+        "STATUS_ALLOC_FAILED",
+        "can't start new thread",
+        "annot allocate memory",
+        "failed to map segment",
+    )
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(one in str(error) for one in said)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import FatalError, ShardError
+from pipeline.errors import FatalError, RetryableError, ShardError
 from pipeline.models import ALONE, Classifier, Processes, check_classifier, load_classifier
 from pipeline.models.device_memory import is_out_of_memory
 from pipeline.models.randomise import Randomisation, RandomisedModels
@@ -152,6 +152,15 @@ class Worker:
             ShardError: this unit cannot be done.
             RetryableError: the same unit may succeed later.
         """
+        try:
+            return self._run(unit, alone)
+        except (RuntimeError, MemoryError, ImportError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # In loading or writing: what takes it may be another unit's computing, which takes fewer images then.
+            raise RetryableError(f"{unit.variant}: there is no memory left: {' '.join(str(error).split())}") from error
+
+    def _run(self, unit: Unit, alone: bool) -> Report:
         variant = self._around.job.variants[unit.variant]
         stage = STAGE[variant.stage]
         began = time.perf_counter()

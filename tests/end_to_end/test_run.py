@@ -20,6 +20,7 @@ from pipeline.data.digits import Digits
 from pipeline.methods import IntegratedGradients
 from pipeline.models import Classifier
 from pipeline.noise import Noise
+from pipeline.part import Receipt
 from pipeline.store import Output, open_output
 
 Write = Callable[..., Path]
@@ -298,6 +299,23 @@ def test_one_image_that_does_not_fit_loses_its_unit_and_no_other(
     assert "does not fit in memory" in capsys.readouterr().err
     output = open_output(write_spec().parent / "out")
     assert {method for method, _ in all_maps(output)} == set(NAMES) - {"integrated_gradients"}
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), ImportError("x.so: failed to map segment")])
+def test_a_unit_that_finds_no_memory_to_load_or_write_is_tried_again(
+    write_spec: Write, write_profile: Write, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    original, left = Output.commit, [2]
+
+    def short_of_memory(self: Output, *given: object, **options: object) -> Receipt:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return original(self, *given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Output, "commit", short_of_memory)
+    assert main(["run", str(write_spec()), "--profile", str(write_profile())]) == OK
+    assert left[0] < 0
 
 
 NAMES = ("random", "gradient", "gradient_x_input", "integrated_gradients", "grad_cam", "agi")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from pipeline.data.decode import Geometry, UnusableImageError, decode, decode_all, fit_arrays
+from pipeline.data import decode as decoding
+from pipeline.data.decode import Geometry, UnusableImageError, decode, decode_all, fit_arrays, unreadable
+from pipeline.errors import RetryableError
 
 AS_IT_IS = Geometry()
 
@@ -111,6 +115,50 @@ def test_postscript_is_never_interpreted():
 def test_decompression_bomb_is_a_reason(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     assert "decompression bomb" in reason(encoded(picture()))
+
+
+def failing_first(monkeypatch: pytest.MonkeyPatch, error: Exception, times: int) -> None:
+    """The first openings of an image fail."""
+    original: Callable[..., Image.Image] = Image.open
+    left = [times]
+
+    def opening(*given: object, **options: object) -> Image.Image:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise error
+        return original(*given, **options)
+
+    monkeypatch.setattr(decoding, "_MEMORY_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(Image, "open", opening)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file")])
+def test_a_moment_without_memory_fails_no_image(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    data = encoded(picture())
+    failing_first(monkeypatch, error, times=3)
+    assert np.array_equal(decode(data, AS_IT_IS), np.asarray(picture()))
+
+
+def test_an_image_that_there_is_never_memory_for_is_a_reason(monkeypatch: pytest.MonkeyPatch):
+    data = encoded(picture())
+    failing_first(monkeypatch, MemoryError(), times=10)
+    assert reason(data) == "cannot be decoded: MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.EIO, UnusableImageError),
+        (errno.EACCES, UnusableImageError),
+        (errno.EMFILE, RetryableError),
+        (errno.ENOMEM, RetryableError),
+        (errno.ENOTCONN, RetryableError),
+        (errno.ESTALE, RetryableError),
+    ],
+)
+def test_an_image_is_not_blamed_for_its_machine_or_mount(number: int, kind: type[Exception]):
+    error = unreadable("the file", OSError(number, "so it is"))
+    assert type(error) is kind and str(error) == "the file cannot be read: so it is"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline.data import Dataset, ImageFolder, ImageNet, SourceConfig, build_index, folder, index_facts, index_key
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, RetryableError
 
 WNIDS = [f"n{number:08d}" for number in range(1000)]
 
@@ -76,6 +77,16 @@ def test_missing_broken_and_dangling_files_fail_alone(root: Path):
     assert reasons["dog/a.png"] == reasons["dog/dangling.png"] == "the file is missing"
     assert reasons["dog/broken.png"].startswith("not an image")
     assert "9 x 8 pixels" in reasons["dog/odd.png"]
+
+
+def test_a_mount_that_fails_fails_no_image(root: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(path: object, mode: str = "r") -> object:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    dataset = opened(ImageFolder(path=str(root)))
+    monkeypatch.setattr(folder, "open", fails, raising=False)
+    with pytest.raises(RetryableError, match="endpoint"):
+        dataset.load([0])
 
 
 @pytest.mark.parametrize("folder", [".", "dog", "cat/deep"])

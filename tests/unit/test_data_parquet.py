@@ -188,6 +188,16 @@ def test_a_silent_object_store_is_tried_again_and_no_sample_is_blamed(tmp_path: 
         dataset.load([0])
 
 
+def test_a_moment_without_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def without_memory(*given: object, **options: object) -> pq.ParquetFile:
+        raise pa.ArrowMemoryError("malloc of size 64 failed")
+
+    dataset = opened(Parquet(path=str(write(tmp_path / "a.parquet"))))
+    monkeypatch.setattr(pq, "ParquetFile", without_memory)
+    with pytest.raises(MemoryError, match="malloc"):
+        dataset.load([0])
+
+
 def test_a_damaged_page_fails_its_row_group_only(tmp_path: Path):
     path = write(tmp_path / "a.parquet", as_binary(PIXELS))
     dataset = opened(Parquet(path=str(path)))
