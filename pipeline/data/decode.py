@@ -84,7 +84,7 @@ class UnusableImageError(Exception):
     """This image cannot be used; the message is the reason, one line."""
 
 
-def unreadable(file: str, error: OSError) -> UnusableImageError | RetryableError:
+def read_error(file: str, error: OSError) -> UnusableImageError | RetryableError:
     """What it means that a file on a disk or a mount cannot be read.
 
     Args:

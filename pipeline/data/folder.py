@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.data.decode import SMALL_IMAGE_BYTES, Geometry, Pixels, Size, UnusableImageError, decode_all, unreadable
+from pipeline.data.decode import SMALL_IMAGE_BYTES, Geometry, Pixels, Size, UnusableImageError, decode_all, read_error
 from pipeline.errors import FatalError
 from pipeline.suggestion import did_you_mean
 
@@ -208,6 +208,6 @@ def file_reader(root: Path, names: list[str]) -> Callable[[int], bytes]:
         except FileNotFoundError:
             raise UnusableImageError("the file is missing") from None
         except OSError as error:
-            raise unreadable("the file", error) from error
+            raise read_error("the file", error) from error
 
     return fetch

@@ -11,7 +11,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.data.decode import UnusableImageError, one_line, unreadable
+from pipeline.data.decode import UnusableImageError, one_line, read_error
 from pipeline.data.parquet_file import full_path
 from pipeline.errors import RetryableError
 
@@ -75,7 +75,7 @@ class ColumnReader:
             # A disk's bad sector and a damaged page stay as they are; a silent store comes back.
             if not isinstance(self._filesystem, pafs.LocalFileSystem):
                 raise RetryableError(f"{group.path} cannot be read: {one_line(error)}") from error
-            raise unreadable(group.path, error) from error
+            raise read_error(group.path, error) from error
         except MemoryError:
             raise  # Arrow's own is an ArrowException too, and says nothing of the file
         except pa.ArrowException as error:

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from pipeline.data import decode as decoding
-from pipeline.data.decode import Geometry, UnusableImageError, decode, decode_all, fit_arrays, unreadable
+from pipeline.data.decode import Geometry, UnusableImageError, decode, decode_all, fit_arrays, read_error
 from pipeline.errors import RetryableError
 
 AS_IT_IS = Geometry()
@@ -157,7 +157,7 @@ def test_an_image_that_there_is_never_memory_for_is_a_reason(monkeypatch: pytest
     ],
 )
 def test_an_image_is_not_blamed_for_its_machine_or_mount(number: int, kind: type[Exception]):
-    error = unreadable("the file", OSError(number, "so it is"))
+    error = read_error("the file", OSError(number, "so it is"))
     assert type(error) is kind and str(error) == "the file cannot be read: so it is"
 
 
