@@ -12,7 +12,7 @@ import requests
 from ray.exceptions import AuthenticationError
 
 from cluster.security import MODE, NO_TOKEN, WRONG_TOKEN, wants_tokens
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, one_line
 
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 """Where an address is taken from that no option gives: of the dashboard, as Ray's own commands take it."""
@@ -112,7 +112,7 @@ def asking(address: str) -> Iterator[None]:
     except OSError as error:
         raise RetryableError(f"{address}: the cluster does not answer: {_cause(error)}") from error
     except RuntimeError as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         # Ray's client has one class for all answers: of a server in trouble, or of what stands before it, another
         # attempt may do.
         kind = RetryableError if re.match(r"Request failed with status code 5\d\d", told) else FatalError

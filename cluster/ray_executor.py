@@ -25,7 +25,7 @@ from cluster.queue import UnitQueue
 from cluster.reach import Head, check_listening
 from cluster.security import NO_TOKEN, WRONG_TOKEN, keep_token
 from cluster.training import TrainingPool, check_training_room
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, one_line
 from pipeline.stages.variant import Job
 
 
@@ -81,7 +81,7 @@ class RayExecutor:
 
 def _unreachable(address: str | None, error: Exception) -> FatalError | RetryableError:
     """What it means that Ray cannot be reached, or does not start."""
-    trouble = " ".join(str(error).split())
+    trouble = one_line(error)
     if address is None:
         # Of no narrower class where a node does not start in its time, as on a machine with much other work.
         return RetryableError(f"Ray does not start on this machine: {trouble}")

@@ -1,4 +1,4 @@
-"""The three ways in which work fails, named by what happens next."""
+"""The three ways in which work fails, named by what happens next, and how any error is told."""
 
 
 class FatalError(Exception):
@@ -15,3 +15,8 @@ class ShardError(Exception):
 
 class RetryableError(Exception):
     """This attempt failed for a passing reason (storage, a lost worker); the same unit is tried again."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error's message on one line; its type where there is no message."""
+    return " ".join(str(error).split()) or type(error).__name__

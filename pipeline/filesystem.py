@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from pipeline.credential import refuse_credentials, without_credentials
-from pipeline.errors import FatalError, RetryableError
+from pipeline.errors import FatalError, RetryableError, one_line
 from pipeline.suggestion import did_you_mean
 
 ATTEMPTS = 11
@@ -83,7 +83,7 @@ def open_filesystem(address: str) -> tuple[pafs.FileSystem, str]:
             return _gcs(address, parts), _path(parts)
         filesystem, path = pafs.FileSystem.from_uri(address)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise FatalError(f"{address}: cannot be opened: {_meaning(error) or _one_line(error)}") from error
+        raise FatalError(f"{address}: cannot be opened: {_meaning(error) or _safe_line(error)}") from error
     return filesystem, path.rstrip("/")
 
 
@@ -109,7 +109,7 @@ def store_error(place: str, error: BaseException) -> FatalError | RetryableError
     """
     if meaning := _meaning(error):
         return FatalError(f"{place}: {meaning}")
-    return RetryableError(f"{place}: {_one_line(error)}")
+    return RetryableError(f"{place}: {_safe_line(error)}")
 
 
 def _meaning(error: BaseException) -> str | None:
@@ -118,8 +118,8 @@ def _meaning(error: BaseException) -> str | None:
     return _MEANINGS[found[0]] if found else None
 
 
-def _one_line(error: BaseException) -> str:
-    return without_credentials(" ".join(str(error).split()))[:_TOLD]
+def _safe_line(error: BaseException) -> str:
+    return without_credentials(one_line(error))[:_TOLD]
 
 
 def _path(parts: SplitResult) -> str:
@@ -156,7 +156,7 @@ def _region(place: str, bucket: str) -> str:
             if _meaning(error) or "not found" in str(error).lower():
                 raise
             if pause is None:
-                raise RetryableError(f"{place}: its region cannot be looked up: {_one_line(error)}") from error
+                raise RetryableError(f"{place}: its region cannot be looked up: {_safe_line(error)}") from error
             time.sleep(pause)
     raise AssertionError("the last attempt returns or raises")
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, one_line
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Array = NDArray[np.uint8]
@@ -129,11 +129,6 @@ class Pixels:
     reasons: dict[int, str]
     regions: Mapping[str, Mask] = field(default_factory=dict)
     regionless: Mapping[int, str] = field(default_factory=dict)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's message on one line; its type where there is no message."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def resized_size(height: int, width: int, resize: int) -> Size:

@@ -13,9 +13,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from pipeline.data.decode import Array, Pixels, Size, fit_arrays, one_line
+from pipeline.data.decode import Array, Pixels, Size, fit_arrays
 from pipeline.data.source import Listing, SourceConfig, Split
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, one_line
 
 if TYPE_CHECKING:
     from torchvision.datasets import VisionDataset

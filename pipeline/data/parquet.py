@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from pipeline.data.decode import Pixels, Size, one_line
+from pipeline.data.decode import Pixels, Size
 from pipeline.data.parquet_file import ParquetFolder, column_bytes, footer, open_folder
 from pipeline.data.parquet_image import check_image_column, read_images
 from pipeline.data.parquet_region import RegionColumn, check_boxes_column, check_mask_column
 from pipeline.data.parquet_row import holds_encoded
 from pipeline.data.source import Listing, SourceConfig
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, one_line
 from pipeline.suggestion import did_you_mean
 
 

@@ -11,9 +11,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.data.decode import UnusableImageError, one_line, read_error
+from pipeline.data.decode import UnusableImageError, read_error
 from pipeline.data.parquet_file import full_path
-from pipeline.errors import RetryableError
+from pipeline.errors import RetryableError, one_line
 
 # Rows decompressed at a time. Raw images are large: 64 of 224 x 224 stay near the cache, and read 1.5 times
 # as fast as a whole row group.

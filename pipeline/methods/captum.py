@@ -13,7 +13,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from pipeline.contracts import AttributionMethod, Batch, Cost, Segmentation, Setting
-from pipeline.errors import FatalError
+from pipeline.errors import FatalError, one_line
 from pipeline.fill import Fill, filled
 from pipeline.methods.enlarge import enlarged
 from pipeline.models.classifier import Classifier
@@ -96,8 +96,7 @@ class Captum(AttributionMethod):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever Captum's checks and hooks raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            return f"captum:{self.attribution} fails on this model: {reason[:300]}"
+            return f"captum:{self.attribution} fails on this model: {one_line(error)[:300]}"
         return None
 
     def _too_many(self, setting: Setting) -> str | None:

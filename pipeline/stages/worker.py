@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import FatalError, RetryableError, ShardError
+from pipeline.errors import FatalError, RetryableError, ShardError, one_line
 from pipeline.models import ALONE, Classifier, Processes, check_classifier, load_classifier
 from pipeline.models.device_memory import is_out_of_memory
 from pipeline.models.randomise import Randomisation, RandomisedModels
@@ -158,7 +158,7 @@ class Worker:
             if not is_out_of_memory(error):
                 raise
             # In loading or writing: what takes it may be another unit's computing, which takes fewer images then.
-            raise RetryableError(f"{unit.variant}: there is no memory left: {' '.join(str(error).split())}") from error
+            raise RetryableError(f"{unit.variant}: there is no memory left: {one_line(error)}") from error
 
     def _run(self, unit: Unit, alone: bool) -> Report:
         variant = self._around.job.variants[unit.variant]

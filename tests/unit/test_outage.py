@@ -61,7 +61,7 @@ def test_a_store_that_does_not_answer_for_a_while_costs_time_and_no_unit(
 
 
 @pytest.mark.parametrize("retries", [0, 3, 1000])
-def test_a_store_that_never_answers_stops_the_job_and_gives_up_no_unit(retries: int, clock: Clock) -> None:
+def test_a_store_that_never_answers_stops_the_job_and_costs_two_units_at_most(retries: int, clock: Clock) -> None:
     pool, queue = Failing(10**6), UnitQueue(variants(1000), {})
     with pytest.raises(RetryableError, match="one unit after the other fails: no answer"):
         drive(pool, queue, lambda event: None, in_flight=2, retries=retries, clock=clock)

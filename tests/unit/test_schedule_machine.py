@@ -42,13 +42,13 @@ def command(tmp_path: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def line(*words: str, name: str = "heatline-a", folder: str = "/work") -> str:
+def line(*words: str, name: str = "heatline-a", folder: str = "/srv") -> str:
     return crontab_line(name, CRON, ["/bin/heatline", "run", *words], Path(folder), Path(folder) / "a.log")
 
 
 def test_a_line_goes_to_the_folder_runs_the_command_and_keeps_what_it_says() -> None:
     assert line("/specs/a.yaml") == (
-        "0 3 * * 1 cd /work && /bin/heatline run /specs/a.yaml >> /work/a.log 2>&1 # heatline schedule heatline-a"
+        "0 3 * * 1 cd /srv && /bin/heatline run /specs/a.yaml >> /srv/a.log 2>&1 # heatline schedule heatline-a"
     )
 
 
@@ -138,7 +138,7 @@ def test_without_cron_the_error_says_what_to_take(tmp_path: Path, monkeypatch: p
         install_units("heatline-a", "", "")
 
 
-SERVICE = service_unit("a", ["/bin/heatline", "run", "/specs/a b.yaml", "--set", 'x=50% of "$HOME"'], Path("/work"))
+SERVICE = service_unit("a", ["/bin/heatline", "run", "/specs/a b.yaml", "--set", 'x=50% of "$HOME"'], Path("/srv"))
 TIMER = timer_unit("a", read_cron("0 3 1 * 1"), "Europe/Berlin")
 
 
@@ -146,7 +146,7 @@ def test_a_service_goes_on_only_where_the_run_was_stopped() -> None:
     settings = SERVICE.splitlines()
     assert "RestartForceExitStatus=3" in settings
     assert not [setting for setting in settings if setting.startswith("Restart=")]
-    assert "WorkingDirectory=/work" in settings
+    assert "WorkingDirectory=/srv" in settings
 
 
 def test_a_service_takes_signs_literally() -> None:
@@ -160,20 +160,20 @@ def test_a_timer_makes_up_for_a_time_at_which_the_machine_was_off() -> None:
 
 def test_a_service_gives_variables_to_the_command() -> None:
     given = {"AWS_REGION": "eu-west-1", "A": 'a "b" \\ 50% $HOME'}
-    settings = service_unit("a", ["/bin/heatline"], Path("/work"), given).splitlines()
-    start = settings.index("WorkingDirectory=/work")
+    settings = service_unit("a", ["/bin/heatline"], Path("/srv"), given).splitlines()
+    start = settings.index("WorkingDirectory=/srv")
     assert settings[start + 1 : start + 4] == [
         'Environment="AWS_REGION=eu-west-1"',
         'Environment="A=a \\"b\\" \\\\ 50%% $HOME"',
         "ExecStart=/bin/heatline",
     ]
     with pytest.raises(FatalError, match="control characters"):
-        service_unit("a", ["/bin/heatline"], Path("/work"), {"A": "a\nExecStart=/bin/evil"})
+        service_unit("a", ["/bin/heatline"], Path("/srv"), {"A": "a\nExecStart=/bin/evil"})
 
 
 def test_a_path_with_a_line_break_is_refused() -> None:
     with pytest.raises(FatalError, match="control characters"):
-        service_unit("a", ["/bin/heatline"], Path("/work\nExecStart=/bin/evil"))
+        service_unit("a", ["/bin/heatline"], Path("/srv\nExecStart=/bin/evil"))
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
